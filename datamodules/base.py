@@ -1,0 +1,51 @@
+"""What every data module's configuration has, and the registry that names them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lightning import LightningDataModule
+
+from mmtok.registry import Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedSet:
+    """One shard set of a mixture."""
+
+    path: str
+    """Folder of a shard set (with its manifest.json), or the manifest itself."""
+    weight: float = 1.0
+    """Share of the samples, relative to the other sets'."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where samples come from, in what order, and how many make an update."""
+
+    shards: str | tuple[WeightedSet, ...]
+    """A shard set to train on, or a weighted list of them."""
+    val_shards: str | None = None
+    """A shard set to validate on; by default the `val` (else `test`) set beside a training set named `train`."""
+    batch_size: int = 64
+    """Samples of one update, over all ranks and accumulated batches."""
+    val_batch_size: int = 64
+    """Samples of one validation batch of one rank."""
+    val_samples: int = 1000
+    """Validation samples read at most, the first of the set."""
+    workers: int = 1
+    """Loader processes of each rank; 0 decodes in the training process. The order of samples never depends on it."""
+    streams: int = 8
+    """Canonical streams the shards are laid over. The order is the same for every world size that divides it."""
+    shuffle: int = 4096
+    """Samples of a stream that are permuted together; 0 reads in shard order. Larger mixes better and seeks more."""
+    max_bad_fraction: float = 0.01
+    """Share of unreadable samples above which the run stops."""
+    cache_dir: str | None = None
+    """Folder of the node's cache of remote shards; None means the user's cache folder."""
+    allow_pipe: bool = False
+    """Permit `pipe:` shard addresses, which run shell commands."""
+
+
+datamodules: Registry[DataConfig, LightningDataModule] = Registry("data", DataConfig)
+register_data = datamodules.register

@@ -1,0 +1,93 @@
+"""What every quantizer is: latents in, values and ids out. Precision, masks and levels are handled here, once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mmtok.registry import Registry
+
+
+@dataclass(frozen=True)
+class QuantizerConfig:
+    """Fields every quantizer has."""
+
+    dim: int
+    """Channels of the latents that come in and of the values that go out."""
+
+
+class Context(NamedTuple):
+    """What a call knows besides its latents. Most quantizers need none of it."""
+
+    mask: Tensor | None = None
+    """(B, T) bool, True where there is a latent."""
+    grid: tuple[int, int] | None = None
+    """(H, W) with H * W = T, for quantizers that see two dimensions."""
+    levels: Tensor | None = None
+    """(B,) int64, levels to keep of each item: drawn by the trainer for the whole global batch, or chosen at encode."""
+    seed: int | None = None
+    """For quantizers that add noise; None means none."""
+
+
+class Quantized(NamedTuple):
+    """What a forward gives."""
+
+    values: Tensor
+    """(B, T, D) float32, with a gradient path to the input."""
+    ids: Tensor
+    """(B, L, T) int64, one row a level, in [0, codebook_sizes[level]), or -1 where there is no code."""
+    losses: dict[str, Tensor]
+    """Scalar terms to add to the objective, weighted already, named as in the log."""
+    stats: dict[str, Tensor]
+    """What `update` needs. Sums, so that ranks and accumulated batches add up."""
+
+
+class Quantizer(nn.Module):
+    """Maps latents z (B, T, D) to codes and back; knows nothing of pixels or samples.
+
+    `forward` is a pure function: it may be called twice, recompiled, or thrown away with a bad step. Only `update`
+    writes state. Subclasses write `quantize` and `dequantize`, and see float32 latents whose masked positions are zero.
+    """
+
+    config: QuantizerConfig
+    codebook_sizes: tuple[int, ...]
+
+    def forward(self, z: Tensor, mask: Tensor | None = None, **hints: Any) -> Quantized:
+        """Latents (B, T, D), mask (B, T) -> values, ids, losses, stats. Hints: `grid`, `levels`, `seed`."""
+        # Nearest codes and integer digits are wrong in half precision, whatever the encoder runs in.
+        with torch.autocast(z.device.type, enabled=False):
+            if mask is None:
+                return self.quantize(z.float(), Context(**hints))
+            # `where`, not a product: a NaN in padding times zero is still NaN.
+            out = self.quantize(z.float().where(mask[..., None], 0.0), Context(mask, **hints))
+            values = out.values.where(mask[..., None], 0.0)
+            return out._replace(values=values, ids=out.ids.masked_fill(~mask[:, None], -1))
+
+    @torch.no_grad()
+    def encode(self, z: Tensor, mask: Tensor | None = None, **hints: Any) -> Tensor:
+        """(B, T, D) -> ids (B, L, T)."""
+        return self(z, mask, **hints).ids
+
+    def decode(self, ids: Tensor, **hints: Any) -> Tensor:
+        """ids (B, L, T), -1 where there is none -> values (B, T, D), equal to what `forward` gave."""
+        with torch.autocast(ids.device.type, enabled=False):
+            return self.dequantize(ids, Context(**hints)) * (ids[:, 0, :, None] >= 0)
+
+    def quantize(self, z: Tensor, context: Context) -> Quantized:
+        """Float32 latents -> Quantized. Written by the subclass."""
+        raise NotImplementedError
+
+    def dequantize(self, ids: Tensor, context: Context) -> Tensor:
+        """Ids -> values (B, T, D). Written by the subclass."""
+        raise NotImplementedError
+
+    def update(self, stats: Mapping[str, Tensor]) -> None:
+        """Changes state after an optimiser step. A quantizer without learned statistics has nothing to do."""
+
+
+quantizers: Registry[QuantizerConfig, Quantizer] = Registry("quantizer", QuantizerConfig)
+register_quantizer = quantizers.register

@@ -1,0 +1,59 @@
+"""Finite scalar quantization: round a few bounded channels; the grid is the codebook.
+
+Mentzer et al. 2023, "Finite Scalar Quantization: VQ-VAE Made Simple" (arXiv 2309.15505).
+There is no codebook to learn, so none to collapse; the price is a fixed, axis-aligned grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig, register_quantizer
+
+
+@dataclass(frozen=True)
+class FSQConfig(QuantizerConfig):
+    levels: tuple[int, ...] = (8, 5, 5, 5)
+    """Grid points of each channel; their product is the codebook size. The paper advises 5 or more each."""
+
+    def __post_init__(self) -> None:
+        if min(self.levels, default=0) < 2:
+            raise ValueError(f"fsq.levels must each be at least 2, got {self.levels}")
+
+
+@register_quantizer("fsq", FSQConfig)
+class FSQ(Quantizer):
+    """A grid of `prod(levels)` points; one level of ids, the grid index in mixed radix."""
+
+    def __init__(self, config: FSQConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.codebook_sizes = (prod(config.levels),)
+        self.project_in = nn.Linear(config.dim, len(config.levels))
+        self.project_out = nn.Linear(len(config.levels), config.dim)
+        radix = torch.tensor(config.levels)
+        # Persistent, though derivable: loaders that build on the meta device restore only what is saved.
+        self.register_buffer("radix", radix)
+        self.register_buffer("strides", radix.cumprod(0) // radix)
+
+    def quantize(self, z: Tensor, context: Context) -> Quantized:
+        bounded = self._bound(self.project_in(z))
+        digits = bounded + (bounded.round() - bounded).detach()  # straight-through estimator
+        ids = (digits.detach().round().long() * self.strides).sum(-1)
+        return Quantized(self._values(digits), ids[:, None], losses={}, stats={})
+
+    def dequantize(self, ids: Tensor, context: Context) -> Tensor:
+        digits = ids[:, 0, :, None].clamp(min=0) // self.strides % self.radix
+        return self._values(digits.float())
+
+    def _bound(self, x: Tensor) -> Tensor:
+        """Squash each channel into (-0.5, radix - 0.5), so that rounding gives 0 .. radix - 1."""
+        return (x.sigmoid() * self.radix - 0.5).clamp(min=-0.499).minimum(self.radix - 0.501)
+
+    def _values(self, digits: Tensor) -> Tensor:
+        half = (self.radix - 1) / 2
+        return self.project_out((digits - half) / half)

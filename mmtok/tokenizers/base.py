@@ -1,0 +1,134 @@
+"""What every trained tokenizer is: preprocessing, network and quantizer in one object, for training and for use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mmtok.codes import Codes, CodeSpec
+from mmtok.quantizers.base import Quantized, Quantizer, QuantizerConfig, quantizers
+from mmtok.registry import Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """Fields every tokenizer has."""
+
+    dim: int = 64
+    """Channels of the latents between network and quantizer. Filled into `quantizer.dim`."""
+
+
+class Latents(NamedTuple):
+    """What the encoder gives and the quantizer takes."""
+
+    z: Tensor
+    """(B, T, D) channels-last."""
+    mask: Tensor | None
+    """(B, T) bool, True where there is a latent; None where all are."""
+    grid: tuple[int, int] | None
+    """(H, W) with H * W = T, for images."""
+    source_size: Tensor
+    """(B, n) int64, pixels (height, width) or samples of each source, before padding."""
+
+
+class Reconstruction(NamedTuple):
+    """What a training step needs of one pass."""
+
+    x: Tensor
+    """The reconstruction, shaped as the input."""
+    quantized: Quantized
+    latents: Latents
+
+
+class Tokenizer(nn.Module):
+    """x -> Codes -> x. Subclasses write `embed` and `synthesise`, and `spec`.
+
+    Built from its own config and a quantizer's: `Tokenizer(config, quantizer)`.
+    """
+
+    config: TokenizerConfig
+    quantizer: Quantizer
+
+    @property
+    def spec(self) -> CodeSpec:
+        """What the ids mean."""
+        raise NotImplementedError
+
+    def preprocess(self, source: Any) -> Tensor:
+        """A file, bytes, picture or array -> x with a batch of one."""
+        raise NotImplementedError
+
+    def embed(self, x: Tensor, lengths: Tensor | None = None) -> Latents:
+        """Pad x to the stride and encode it; no quantization yet."""
+        raise NotImplementedError
+
+    def synthesise(self, values: Tensor, grid: tuple[int, int] | None, size: tuple[int, ...]) -> Tensor:
+        """Values (B, T, D) -> signals (B, C, *size)."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        levels: Tensor | None = None,
+        seed: int | None = None,
+        bypass: bool = False,
+    ) -> Reconstruction:
+        """One pass of training or validation.
+
+        Args:
+            x: signals as the modality has them (design: contract of x).
+            lengths: (B,) valid samples of each item, where padded.
+            levels: (B,) quantizer levels to keep of each item.
+            seed: for quantizers that add noise.
+            bypass: decode the latents instead of their quantized values; the ids are still computed. The difference
+                in error is the quantization gap.
+        """
+        latents = self.embed(x, lengths)
+        quantized = self.quantizer(latents.z, latents.mask, grid=latents.grid, levels=levels, seed=seed)
+        values = latents.z if bypass else quantized.values
+        size = tuple(x.shape[2:])
+        return Reconstruction(self.synthesise(values, latents.grid, size), quantized, latents)
+
+    @torch.inference_mode()
+    def encode(self, x: Tensor, lengths: Tensor | None = None, *, budget: int | None = None) -> Codes:
+        """Signals -> codes. `budget` is the number of levels to keep, where the quantizer has several."""
+        latents = self.embed(x, lengths)
+        levels = None
+        if budget is not None:
+            depth = len(self.quantizer.codebook_sizes)
+            if not 1 <= budget <= depth:
+                raise ValueError(f"budget={budget} levels, but this tokenizer has {depth}. Use 1 to {depth}.")
+            levels = torch.full((x.shape[0],), budget, device=x.device)
+        ids = self.quantizer.encode(latents.z, latents.mask, grid=latents.grid, levels=levels)
+        batch, positions = latents.z.shape[:2]
+        full = torch.full((batch,), positions, device=ids.device)
+        lengths_out = full if latents.mask is None else latents.mask.sum(1)
+        return Codes(ids, lengths_out, latents.source_size, grid=latents.grid)
+
+    @torch.inference_mode()
+    def decode(self, codes: Codes) -> Tensor:
+        """Codes -> signals, cut to the largest `source_size` of the batch."""
+        values = self.quantizer.decode(codes.ids, grid=codes.grid)
+        size = tuple(codes.source_size.amax(0).tolist())
+        return self.synthesise(values, codes.grid, size)
+
+
+tokenizers: Registry[TokenizerConfig, Tokenizer] = Registry("tokenizer", TokenizerConfig)
+register_tokenizer = tokenizers.register
+
+
+def build_tokenizer(
+    tokenizer: TokenizerConfig | dict[str, Any], quantizer: QuantizerConfig | dict[str, Any]
+) -> Tokenizer:
+    """The tokenizer a pair of blocks describes; `quantizer.dim` is filled in from the tokenizer."""
+    config = tokenizers.parse(tokenizer, "tokenizer")
+    inner = quantizers.parse(quantizer, "quantizer", dim=config.dim)
+    if inner.dim != config.dim:
+        raise ValueError(f"quantizer.dim={inner.dim} does not fit tokenizer.dim={config.dim}. Leave quantizer.dim out.")
+    cls = tokenizers.class_of(config)
+    return cls(config, quantizers.build(inner))
