@@ -1,0 +1,71 @@
+"""The `mmtok` command: one table of verbs, one file a verb, each imported only when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+VERBS: dict[str, str] = {
+    "config": "merge, check and print a run's configuration",
+    "shards": "build, index, describe and verify shard sets",
+    "train": "train a tokenizer, or continue a run",
+    "evaluate": "measure a trained tokenizer on a shard set",
+    "encode": "turn files into codes",
+    "decode": "turn codes back into files",
+    "doctor": "say what this machine has, and what each recipe still lacks",
+}
+"""Verb -> what it does. The module `mmtok.cli.<verb>` has `add_arguments(parser)` and `run(args) -> int`."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns its exit status. A user's mistake is one line, without a traceback."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = parse_arguments(words)
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        print("mmtok: stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe (`mmtok config ... | head`) has left: nothing more to say, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("MMTOK_DEBUG"):
+            raise
+        print(f"mmtok: {describe(error)}", file=sys.stderr)
+        return 2
+
+
+def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """The command line, with the verb's `run` in it. Only the module of the verb asked for is imported."""
+    from mmtok import __version__
+    from mmtok.schema import suggest
+
+    parser = argparse.ArgumentParser(prog="mmtok", description="Train discrete tokenizers and hand them to LLMs.")
+    parser.add_argument("--version", action="version", version=f"mmtok {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    asked = next((word for word in words if not word.startswith("-")), None)
+    if asked is not None and asked not in VERBS:
+        raise ValueError(f"there is no verb '{asked}'.{suggest(asked, VERBS)}")
+    for verb, summary in VERBS.items():
+        sub = verbs.add_parser(verb, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if verb == asked:
+            module = importlib.import_module(f"mmtok.cli.{verb}")
+            sub.description = module.__doc__
+            sub.formatter_class = argparse.RawDescriptionHelpFormatter
+            module.add_arguments(sub)
+            sub.set_defaults(run=module.run)
+    return parser.parse_args(list(words))
+
+
+def describe(error: Exception) -> str:
+    """One error as one message, with what is missing where a module is."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"the Python package '{error.name}' is missing. Install it, or 'pip install mmtok[train]' for all."
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)

@@ -1,4 +1,4 @@
-"""Encoders and decoders: signals to latents and back. A decoder is registered beside its encoder and shares its config."""
+"""Encoders and decoders: signals to latents and back. A decoder comes with its encoder, built from one config."""
 
 from __future__ import annotations
 

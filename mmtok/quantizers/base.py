@@ -85,6 +85,14 @@ class Quantizer(nn.Module):
         """Ids -> values (B, T, D). Written by the subclass."""
         raise NotImplementedError
 
+    def draw_levels(self, count: int, generator: torch.Generator) -> Tensor | None:
+        """Levels to keep (count,) of as many items in training, or None for all; drawn by the trainer."""
+        return None
+
+    def merge(self, stats: Mapping[str, Tensor], more: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Stats of two accumulated batches as one. `stats` may be empty."""
+        return {name: stats[name] + value if name in stats else value for name, value in more.items()}
+
     def update(self, stats: Mapping[str, Tensor]) -> None:
         """Changes state after an optimiser step. A quantizer without learned statistics has nothing to do."""
 

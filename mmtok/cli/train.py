@@ -1,0 +1,33 @@
+"""Train a tokenizer, or continue a run.
+
+  mmtok train image/vqvae data.shards=data/cifar/train
+  mmtok train image/vqvae hardware/ddp logger/wandb quantizer.name=fsq trainer.devices=8
+  mmtok train runs/image/vqvae/3f2a91c0de
+
+Recipes are merged left to right, then the settings. The same command again continues the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("layers", nargs="+", metavar="LAYER|KEY=VALUE", help="recipes, files or a run; then settings")
+
+
+def run(args: argparse.Namespace) -> int:
+    from mmtok.config import load_config, split_arguments
+    from mmtok.training.module import NonFiniteError
+    from mmtok.training.run import train
+
+    loaded = load_config(*split_arguments(args.layers))
+    for key in loaded.dropped:
+        print(f"mmtok: {key} is left out: the chosen name does not have it", file=sys.stderr)
+    try:
+        train(loaded.config)
+    except NonFiniteError as error:
+        print(f"mmtok: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,154 @@
+"""One training run, from a checked configuration to its last checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from datamodules.base import datamodules
+from mmtok.config import RunConfig, differences, dump_yaml, load_config
+from mmtok.schema import ConfigError
+from mmtok.training.callbacks import build_callbacks
+from mmtok.training.checkpoint import LAST, Checkpoints, read_checkpoint
+from mmtok.training.init_from import initialise
+from mmtok.training.module import TokenizerModule
+
+Say = Callable[[str], None]
+
+
+def train(config: RunConfig, say: Say = print) -> Path:
+    """Train, or continue where the run directory's last checkpoint stands.
+
+    Args:
+        config: the checked configuration.
+        say: where messages to the person go.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        ConfigError: the directory holds another experiment, or the configuration does not fit this machine.
+    """
+    quiet()
+    run_dir = Path(config.run_dir)
+    resume = _resume_point(config, run_dir, say)
+    module = build_module(config)
+    if config.init_from and resume is None:
+        for line in initialise(module, config.init_from):
+            say(line)
+    data = datamodules.build(config.data)
+    data.plan(seed=config.seed, accumulate=config.trainer.accumulate)
+    trainer = build_trainer(config, run_dir, say)
+    check_division(config, trainer.world_size)
+    if trainer.is_global_zero:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
+    if config.trainer.compile:
+        module.compile_networks()
+    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True if resume else None)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    return run_dir
+
+
+def build_module(config: RunConfig) -> TokenizerModule:
+    """The module with its weights drawn from the run's seed, whatever was drawn before."""
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
+    torch.use_deterministic_algorithms(config.deterministic)
+    L.seed_everything(config.seed, workers=False, verbose=False)
+    return TokenizerModule(config)
+
+
+def build_trainer(config: RunConfig, run_dir: Path, say: Say) -> L.Trainer:
+    """A Lightning trainer with one endless epoch, our callbacks, and none of its own files."""
+    settings = config.trainer
+    callbacks = [*build_callbacks(config, run_dir, say), Checkpoints(config.checkpoint, run_dir / "checkpoints")]
+    every = settings.val_every or settings.max_steps
+    return L.Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy=build_strategy(config),
+        precision=settings.precision,
+        max_steps=settings.max_steps,
+        max_epochs=-1,
+        val_check_interval=every * settings.accumulate,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=run_dir,
+    )
+
+
+def build_strategy(config: RunConfig) -> Any:
+    """One process plainly; several by DDP.
+
+    Unused parameters are looked for because an adversary's step leaves the generator without gradients, and the other
+    way round. Buffers are not broadcast: quantizers keep theirs equal themselves, and a broadcast would undo it.
+    """
+    from lightning.pytorch.strategies import DDPStrategy
+
+    settings = config.trainer
+    alone = settings.num_nodes == 1 and settings.devices == 1
+    if alone or (settings.devices == "auto" and torch.cuda.device_count() <= 1):
+        return "auto"
+    backend = "nccl" if settings.accelerator != "cpu" and torch.cuda.is_available() else "gloo"
+    return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False, process_group_backend=backend)
+
+
+def check_division(config: RunConfig, world: int) -> None:
+    """`data.batch_size` must be the same number of samples on every rank and in every accumulated batch.
+
+    Raises:
+        ConfigError: it does not divide; names the nearest sizes that do.
+    """
+    parts, size = world * config.trainer.accumulate, config.data.batch_size
+    if size % parts:
+        below = size // parts * parts
+        near = f"{below} or {below + parts}" if below else str(parts)
+        raise ConfigError(
+            f"data.batch_size={size} does not divide over {world} ranks x {config.trainer.accumulate} accumulation "
+            f"steps. Use {near}."
+        )
+
+
+def _resume_point(config: RunConfig, run_dir: Path, say: Say) -> Path | None:
+    """The checkpoint to continue from, after making sure that it is of this experiment."""
+    saved = run_dir / "config.yaml"
+    last = run_dir / "checkpoints" / LAST
+    if not saved.is_file() or not last.is_file():
+        return None
+    changed = differences(load_config([str(saved)]).config, config)
+    if changed:
+        lines = "\n  ".join(changed)
+        raise ConfigError(
+            f"{run_dir} holds another experiment, which differs in\n  {lines}\n"
+            "Give run_dir=ANOTHER for a new run, or undo the change to continue this one."
+        )
+    step = read_checkpoint(last)["global_step"]
+    if step >= config.trainer.max_steps:
+        say(f"{run_dir} is complete at step {step:,}. Raise trainer.max_steps to go on.")
+    else:
+        say(f"continuing {run_dir} from step {step:,}")
+    return last
+
+
+def quiet() -> None:
+    """Silence what Lightning says about matters this platform decides itself."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    warnings.filterwarnings("ignore", module="lightning")

@@ -1,0 +1,91 @@
+"""The blocks of a recipe that say how training goes: optimiser, trainer, checkpoints, log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mmtok.schema import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """Optimiser, learning rate over time, clipping and weight averaging."""
+
+    name: Literal["adamw", "adam"] = "adamw"
+    """Adam with decoupled weight decay, or without decay at all."""
+    lr: float = 1e-4
+    """Learning rate at its highest."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the first and second moments. GAN recipes use (0.5, 0.9)."""
+    eps: float = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: float = 0.0
+    """Decoupled decay, of weights with two axes or more (norms and biases are left alone)."""
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    """Course of the learning rate after the warm-up, down to `final_lr` at `trainer.max_steps`."""
+    warmup_steps: int = 0
+    """Updates over which the learning rate rises linearly from zero."""
+    final_lr: float = 0.0
+    """Learning rate at the end, as a share of `lr`."""
+    clip: float = 0.0
+    """Largest norm of the gradient; 0 does not clip (the norm is still watched for NaN)."""
+    ema: float = 0.0
+    """Decay of the averaged weights that validation, evaluation and export use; 0 keeps none."""
+
+    def __post_init__(self) -> None:
+        if self.name == "adam" and self.weight_decay:
+            raise ConfigError("optim.weight_decay has no effect with 'adam'. Use adamw, or leave it out.")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"optim.ema={self.ema} must be in [0, 1), for example 0.999.")
+        if self.lr <= 0:
+            raise ConfigError(f"optim.lr={self.lr} must be above 0.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """How long, on what, in which precision."""
+
+    max_steps: int
+    """Updates of the generator."""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where to train; auto takes GPUs where there are any."""
+    devices: int | Literal["auto"] = 1
+    """Processes (GPUs) of each node."""
+    num_nodes: int = 1
+    """Machines."""
+    precision: Literal["32", "bf16-mixed"] = "32"
+    """Of the networks. Losses, metrics and quantizers stay in float32."""
+    accumulate: int = 1
+    """Batches whose gradients make one update."""
+    val_every: int = 1000
+    """Updates between validations; 0 validates at the end only."""
+    compile: bool = False
+    """Compile encoder and decoder with torch.compile: about a minute more at the start, faster steps on a GPU."""
+    threads: int = 0
+    """CPU threads of each process for arithmetic; 0 leaves torch's choice."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "num_nodes", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"trainer.{name}={getattr(self, name)} must be at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When the state is saved, and how much of it is kept."""
+
+    every_steps: int = 1000
+    """Updates between checkpoints; 0 saves by time and at the end only."""
+    every_minutes: float = 30.0
+    """Minutes between checkpoints, whichever comes first; 0 saves by steps and at the end only."""
+    keep: int = 1
+    """Checkpoints to keep besides `last.ckpt`, the newest ones; 0 keeps `last.ckpt` alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """What a person sees."""
+
+    every_steps: int = 50
+    """Updates between two lines of the log."""
