@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -11,12 +12,33 @@ from mmtok.registry import Registry
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Fields every pair of networks has. Both are filled in by the tokenizer."""
+    """Fields every pair of networks has. Both are filled in by the tokenizer, which knows them; 0 until then."""
 
-    in_channels: int
+    in_channels: int = 0
     """Channels of the signal (3 for colour pictures)."""
-    dim: int
+    dim: int = 0
     """Channels of the latents."""
+
+    def filled(self, in_channels: int, dim: int) -> Self:
+        """The config with the tokenizer's channels.
+
+        Raises:
+            ValueError: other channels were given already.
+        """
+        for name, value in (("in_channels", in_channels), ("dim", dim)):
+            given = getattr(self, name)
+            if given not in (0, value):
+                raise ValueError(f"encoder.{name}={given} does not fit the tokenizer's {value}. Leave it out.")
+        return replace(self, in_channels=in_channels, dim=dim)
+
+    def require_dims(self) -> None:
+        """Refuse to build a network before its channels are known.
+
+        Raises:
+            ValueError: `in_channels` or `dim` is not positive.
+        """
+        if min(self.in_channels, self.dim) < 1:
+            raise ValueError(f"A network needs in_channels and dim, got {self.in_channels} and {self.dim}.")
 
 
 class Networks(nn.Module):
