@@ -1,0 +1,46 @@
+# `make` lists the targets. Everything runs from .venv, which `make setup` makes from nothing.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all check gpu lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+setup: .venv/installed ## make .venv with the pinned packages and mmtok itself
+
+.venv/installed: requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "mmtok needs Python 3.11 or newer: set PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mmtok needs Python 3.11 or newer: set PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+demo: setup ## real pictures to a trained, measured image tokenizer: about 10 minutes on 2 cores
+	$(BIN)/python -m benchmarks.demo
+
+test: setup ## the fast tests: under 10 minutes on 2 cores
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-all: setup ## the slow tests too
+	$(BIN)/python -m pytest -m 'not gpu'
+
+check: setup ## format, lint and types: what CI runs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+gpu: setup ## what needs a CUDA device: tests and measurements
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m benchmarks.quantizers --device cuda
+
+lock: ## pin the newest versions that pyproject.toml allows
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-header --no-annotate --quiet -o requirements.lock
+
+clean: ## remove the environment and caches (never runs or data)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
