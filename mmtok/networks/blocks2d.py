@@ -1,4 +1,4 @@
-"""The pieces of a convolutional image network, named as in taming-transformers, so that published weights map one to one.
+"""The pieces of a convolutional image network, named as in taming-transformers, whose weights so map one to one.
 
 Esser et al. 2021, "Taming Transformers for High-Resolution Image Synthesis" (arXiv 2012.09841), after Ho et al. 2020.
 """

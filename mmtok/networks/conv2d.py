@@ -1,4 +1,4 @@
-"""The convolutional encoder and decoder of VQGAN and its descendants: taming, LlamaGen and VQGAN+ are settings of one net.
+"""The convolutional encoder and decoder of VQGAN and its descendants: taming, LlamaGen and VQGAN+ are settings of it.
 
 Esser et al. 2021 (arXiv 2012.09841); Sun et al. 2024, LlamaGen (arXiv 2406.06525); Weber et al. 2024, MaskBit
 (arXiv 2409.16211). Parameters are named as in taming's code, so that published weights map one to one.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -113,9 +112,17 @@ class Level(nn.Module):
 class DownLevel(Level):
     """A level of the encoder, which halves the sides unless it is the last."""
 
-    def __init__(self, *args: Any, resample: Resample | None) -> None:
-        super().__init__(*args)
-        self.downsample = Downsample(self.block[-1].conv2.out_channels, resample) if resample else nn.Identity()
+    def __init__(
+        self,
+        config: Conv2dConfig,
+        channels: int,
+        out_channels: int,
+        blocks: int,
+        attention: bool,
+        resample: Resample | None,
+    ) -> None:
+        super().__init__(config, channels, out_channels, blocks, attention)
+        self.downsample = Downsample(out_channels, resample) if resample else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.downsample(super().forward(x))
@@ -124,9 +131,11 @@ class DownLevel(Level):
 class UpLevel(Level):
     """A level of the decoder, which doubles the sides unless it is the last."""
 
-    def __init__(self, *args: Any, resample: bool) -> None:
-        super().__init__(*args)
-        self.upsample = Upsample(self.block[-1].conv2.out_channels) if resample else nn.Identity()
+    def __init__(
+        self, config: Conv2dConfig, channels: int, out_channels: int, blocks: int, attention: bool, resample: bool
+    ) -> None:
+        super().__init__(config, channels, out_channels, blocks, attention)
+        self.upsample = Upsample(out_channels) if resample else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.upsample(super().forward(x))
@@ -154,7 +163,7 @@ class Encoder2d(nn.Module):
         channels, last = config.channels, len(config.widths) - 1
         for index, (width, factor) in enumerate(zip(config.widths, config.factors, strict=True)):
             resample = config.resample if index < last else None
-            level = DownLevel(config, channels, width, config.blocks, factor in config.attention, resample=resample)
+            level = DownLevel(config, channels, width, config.blocks, factor in config.attention, resample)
             self.down.append(level)
             channels = width
         self.mid = Middle(config, channels)
@@ -183,7 +192,7 @@ class Decoder2d(nn.Module):
         blocks = config.blocks if config.decoder_blocks is None else config.decoder_blocks
         levels = []
         for index, (width, factor) in reversed(list(enumerate(zip(config.widths, config.factors, strict=True)))):
-            levels.append(UpLevel(config, channels, width, blocks, factor in config.attention, resample=index > 0))
+            levels.append(UpLevel(config, channels, width, blocks, factor in config.attention, index > 0))
             channels = width
         # Kept from the finest level to the coarsest, as in the encoder; run in the other direction.
         self.up = nn.ModuleList(reversed(levels))
@@ -201,6 +210,9 @@ class Decoder2d(nn.Module):
 @register_network("conv2d", Conv2dConfig)
 class Conv2dNetworks(Networks):
     """Encoder2d and Decoder2d of one config."""
+
+    encoder: Encoder2d
+    decoder: Decoder2d
 
     def __init__(self, config: Conv2dConfig) -> None:
         super().__init__()

@@ -1,0 +1,16 @@
+"""Preprocessing, network and quantizer in one object, for training and for use."""
+
+from mmtok.tokenizers import image  # noqa: F401, registers
+from mmtok.tokenizers.base import (
+    Latents,
+    Reconstruction,
+    Tokenizer,
+    TokenizerConfig,
+    build_tokenizer,
+    register_tokenizer,
+    tokenizers,
+)  # fmt: skip
+
+__all__ = [
+    "Latents", "Reconstruction", "Tokenizer", "TokenizerConfig", "build_tokenizer", "register_tokenizer", "tokenizers",
+]  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtok.codes import Codes, CodeSpec
+from mmtok.networks.base import Networks
 from mmtok.quantizers.base import Quantized, Quantizer, QuantizerConfig, quantizers
 from mmtok.registry import Registry
 
@@ -50,6 +53,7 @@ class Tokenizer(nn.Module):
     """
 
     config: TokenizerConfig
+    networks: Networks
     quantizer: Quantizer
 
     @property
@@ -60,6 +64,13 @@ class Tokenizer(nn.Module):
     def preprocess(self, source: Any) -> Tensor:
         """A file, bytes, picture or array -> x with a batch of one."""
         raise NotImplementedError
+
+    def check(self, x: Tensor) -> None:
+        """Refuse an x of the wrong shape, type or range. `encode` calls it; a training step does not wait for it.
+
+        Raises:
+            ValueError: names what is wrong with x.
+        """
 
     def embed(self, x: Tensor, lengths: Tensor | None = None) -> Latents:
         """Pad x to the stride and encode it; no quantization yet."""
@@ -97,6 +108,11 @@ class Tokenizer(nn.Module):
     @torch.inference_mode()
     def encode(self, x: Tensor, lengths: Tensor | None = None, *, budget: int | None = None) -> Codes:
         """Signals -> codes. `budget` is the number of levels to keep, where the quantizer has several."""
+        self.check(x)
+        with evaluating(self):
+            return self._encode(x, lengths, budget)
+
+    def _encode(self, x: Tensor, lengths: Tensor | None, budget: int | None) -> Codes:
         latents = self.embed(x, lengths)
         levels = None
         if budget is not None:
@@ -113,9 +129,23 @@ class Tokenizer(nn.Module):
     @torch.inference_mode()
     def decode(self, codes: Codes) -> Tensor:
         """Codes -> signals, cut to the largest `source_size` of the batch."""
-        values = self.quantizer.decode(codes.ids, grid=codes.grid)
-        size = tuple(codes.source_size.amax(0).tolist())
-        return self.synthesise(values, codes.grid, size)
+        with evaluating(self):
+            values = self.quantizer.decode(codes.ids, grid=codes.grid)
+            size = tuple(codes.source_size.amax(0).tolist())
+            return self.synthesise(values, codes.grid, size)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, and the mode each submodule had before afterwards (some are frozen in it on purpose)."""
+    training = [child for child in module.modules() if child.training]
+    for child in training:
+        child.training = False
+    try:
+        yield
+    finally:
+        for child in training:
+            child.training = True
 
 
 tokenizers: Registry[TokenizerConfig, Tokenizer] = Registry("tokenizer", TokenizerConfig)
