@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mmtok.quantizers.reduce import mean_over_ranks, merge_stats, reduce_stats
 from mmtok.registry import Registry
 
 
@@ -31,6 +32,15 @@ class Context(NamedTuple):
     """(B,) int64, levels to keep of each item: drawn by the trainer for the whole global batch, or chosen at encode."""
     seed: int | None = None
     """For quantizers that add noise; None means none."""
+    count: Tensor | None = None
+    """() float32, valid latents a rank, which losses divide by; None where there is no mask. Filled in by the base."""
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean of a term (B, T) over the valid latents of all ranks, as DDP's average of gradients wants it."""
+        if self.mask is None:
+            return values.sum() / max(values.numel(), 1)  # an empty batch costs nothing
+        assert self.count is not None
+        return (values * self.mask).sum() / self.count
 
 
 class Quantized(NamedTuple):
@@ -55,6 +65,11 @@ class Quantizer(nn.Module):
 
     config: QuantizerConfig
     codebook_sizes: tuple[int, ...]
+    """Number of codes of each level of ids; empty where there are none."""
+    learns: bool = False
+    """Whether `update` changes anything. Where it does not, it costs no collective."""
+    straight_through: bool = False
+    """Whether the gradient of the values with respect to the latents is the identity."""
 
     def forward(self, z: Tensor, mask: Tensor | None = None, **hints: Any) -> Quantized:
         """Latents (B, T, D), mask (B, T) -> values, ids, losses, stats. Hints: `grid`, `levels`, `seed`."""
@@ -62,6 +77,8 @@ class Quantizer(nn.Module):
         with torch.autocast(z.device.type, enabled=False):
             if mask is None:
                 return self.quantize(z.float(), Context(**hints))
+            if hints.get("count") is None:
+                hints["count"] = self._count(mask)
             # `where`, not a product: a NaN in padding times zero is still NaN.
             out = self.quantize(z.float().where(mask[..., None], 0.0), Context(mask, **hints))
             values = out.values.where(mask[..., None], 0.0)
@@ -75,7 +92,7 @@ class Quantizer(nn.Module):
     def decode(self, ids: Tensor, **hints: Any) -> Tensor:
         """ids (B, L, T), -1 where there is none -> values (B, T, D), equal to what `forward` gave."""
         with torch.autocast(ids.device.type, enabled=False):
-            return self.dequantize(ids, Context(**hints)) * (ids[:, 0, :, None] >= 0)
+            return self.dequantize(ids, Context(**hints)).where(ids[:, 0, :, None] >= 0, 0.0)
 
     def quantize(self, z: Tensor, context: Context) -> Quantized:
         """Float32 latents -> Quantized. Written by the subclass."""
@@ -91,10 +108,22 @@ class Quantizer(nn.Module):
 
     def merge(self, stats: Mapping[str, Tensor], more: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Stats of two accumulated batches as one. `stats` may be empty."""
-        return {name: stats[name] + value if name in stats else value for name, value in more.items()}
+        return merge_stats(stats, more)
 
+    @torch.no_grad()
     def update(self, stats: Mapping[str, Tensor]) -> None:
-        """Changes state after an optimiser step. A quantizer without learned statistics has nothing to do."""
+        """Changes state after an optimiser step, by what all ranks saw: one collective, however deep the nesting."""
+        if self.learns:
+            self.absorb(reduce_stats(stats))
+
+    def absorb(self, stats: Mapping[str, Tensor]) -> None:
+        """Changes state by stats summed over ranks. Written by subclasses that set `learns`."""
+        raise NotImplementedError
+
+    def _count(self, mask: Tensor) -> Tensor:
+        """Valid latents a rank, 1 at least. Ranks hold equal numbers only without a mask, and meet only in training."""
+        count = mask.sum().float()
+        return (mean_over_ranks(count) if self.training else count).clamp(min=1.0)
 
 
 quantizers: Registry[QuantizerConfig, Quantizer] = Registry("quantizer", QuantizerConfig)

@@ -1,0 +1,83 @@
+"""Sums over ranks, for state and for losses. Distributed state is read at call time: a quantizer is often built before it.
+
+Entries of `stats` are sums that add up over ranks and accumulated batches, all but the samples: an entry whose last
+name starts with `sample_` holds rows, and those of several batches or ranks stand side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+SAMPLE = "sample_"
+"""Prefix of the entries of `stats` that are rows to put side by side, and not sums."""
+
+
+def world_size() -> int:
+    """Number of ranks; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def is_sample(name: str) -> bool:
+    """Whether an entry of `stats` holds rows; `name` may be prefixed by a level ("3.sample_keys")."""
+    return name.rpartition(".")[2].startswith(SAMPLE)
+
+
+def merge_stats(stats: Mapping[str, Tensor], more: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Stats of two batches as one: sums add up, samples stand side by side. Either may lack entries of the other."""
+    merged = dict(stats)
+    for name, value in more.items():
+        if name not in merged:
+            merged[name] = value
+        else:
+            merged[name] = torch.cat([merged[name], value]) if is_sample(name) else merged[name] + value
+    return merged
+
+
+@torch.no_grad()
+def reduce_stats(stats: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The stats of all ranks as one, by a single float32 all-reduce whatever the number of entries.
+
+    Every rank must hold the same names and shapes. Counts stay exact up to 2^24 a code.
+    """
+    world = world_size()
+    if world == 1 or not stats:
+        return dict(stats)
+    rank = dist.get_rank()
+    parts = []
+    for name, value in stats.items():
+        if is_sample(name):  # a gather written as a sum: each rank fills its own slot
+            slots = value.new_zeros((world, *value.shape), dtype=torch.float32)
+            slots[rank] = value
+            value = slots
+        parts.append(value.reshape(-1).float())
+    packed = torch.cat(parts)
+    dist.all_reduce(packed)
+    reduced = {}
+    for (name, value), flat in zip(stats.items(), packed.split([part.numel() for part in parts]), strict=True):
+        shape = (world * value.shape[0], *value.shape[1:]) if is_sample(name) else value.shape
+        reduced[name] = flat.view(shape).to(value.dtype)
+    return reduced
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """The mean of a tensor over ranks, without a gradient. A collective: every rank must call it."""
+    world = world_size()
+    if world == 1:
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / world
+
+
+def global_mean(total: Tensor, count: Tensor) -> Tensor:
+    """Mean of what all ranks hold, to be differentiated under DDP: `total` and `count` are this rank's sum and number.
+
+    DDP averages gradients over ranks, so each rank's share is its sum over the mean count of a rank: the average of
+    these shares is the global mean, where an average of local means weighs ranks with few items too much. The value
+    itself is this rank's share. Costs a collective; where all ranks count alike a plain mean is the same.
+    """
+    return total / mean_over_ranks(count.to(total.dtype)).clamp(min=1.0)
