@@ -99,7 +99,7 @@ class ShardWriter:
             self._tar.discard()
 
     def skip(self, key: str) -> bool:
-        """Whether the next sample, of this key, stands in a shard that an earlier attempt finished: then it is added."""
+        """Whether the next sample, of this key, stands in a shard an earlier attempt finished; it is then added."""
         if self._standing is None:
             return False
         name = self._name(key)
@@ -246,9 +246,8 @@ class _Tar:
     def add(self, key: str, members: Mapping[str, bytes]) -> None:
         places = {}
         for extension, data in sorted(members.items()):
-            header = tarfile.TarInfo(
-                f"{key}.{extension}"
-            )  # no time, owner or machine in it: equal samples, equal bytes
+            # No time, owner or machine in it: equal samples, equal bytes.
+            header = tarfile.TarInfo(f"{key}.{extension}")
             header.size, header.mode = len(data), 0o644
             block = header.tobuf(tarfile.USTAR_FORMAT, "utf-8", "strict")
             places[extension] = (self.size + len(block), len(data))
