@@ -1,0 +1,167 @@
+"""Bytes to arrays, by extension, from a whitelist. What is not on it is refused: nothing is ever unpickled or executed.
+
+WebDataset's default decoders unpickle `.pkl`, `.pyd` and `.pth` of whoever made the tar, also behind `.gz`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from datamodules.shardindex import ShardError
+
+MAX_PIXELS = 64_000_000
+"""Of a picture: above, a few kilobytes could ask for gigabytes."""
+MAX_TEXT = 16 << 20
+MAX_ARRAY = 1 << 30
+_FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
+_READABLE = tuple(sorted(set(_FORMATS.values())))
+_EXECUTABLE = ("pkl", "pickle", "pyd", "pth", "pt", "joblib", "dill")
+
+
+class DecodeError(ShardError):
+    """Content that cannot be turned into an array, and why."""
+
+
+def decode(extension: str, data: bytes) -> Any:
+    """One member of a sample as an array, a number, a string or plain JSON.
+
+    Args:
+        extension: without the dot; of "seg.png" the last part decides.
+        data: content.
+
+    Raises:
+        DecodeError: the extension is not on the whitelist, or the content is damaged, too large or something else.
+    """
+    return decoder(extension)(data)
+
+
+def decoder(extension: str) -> Callable[[bytes], Any]:
+    """What decodes an extension.
+
+    Raises:
+        DecodeError: nothing does.
+    """
+    last = extension.rpartition(".")[2].lower()
+    if last not in _DECODERS:
+        what = "may hold code and is never loaded" if last in _EXECUTABLE else "is not decoded"
+        raise DecodeError(f".{extension} {what}; data are read from {', '.join(sorted(_DECODERS))}")
+    return _DECODERS[last]
+
+
+def is_decodable(extension: str) -> bool:
+    """Whether an extension is on the whitelist."""
+    return extension.rpartition(".")[2].lower() in _DECODERS
+
+
+def image_extension(members: Mapping[str, bytes]) -> str:
+    """The picture among the members of a sample.
+
+    Raises:
+        DecodeError: there is none.
+    """
+    for extension in _FORMATS:
+        if extension in members:
+            return extension
+    raise DecodeError(f"no picture among {sorted(members) or 'no members'}; known: {', '.join(_FORMATS)}")
+
+
+def decode_image(data: bytes) -> np.ndarray:
+    """A picture as uint8 (H, W, 3): upright, transparency on white, 16 bits scaled to 8.
+
+    Raises:
+        DecodeError: damaged, cut short, above MAX_PIXELS, or no JPEG, PNG or WebP.
+    """
+    try:
+        # PIL's own guard warns only; the size is checked below, before any pixel is decoded.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=_READABLE) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    size = f"{picture.width} x {picture.height}"
+                    raise DecodeError(f"{size} pixels are above the limit of {MAX_PIXELS:,}")
+                if picture.format == "JPEG" and picture.mode == "RGB" and "exif" not in picture.info:
+                    return np.array(picture)  # most of all pictures: nothing to turn or to convert
+                return np.array(_to_rgb(picture))
+    except DecodeError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise DecodeError(f"decompression bomb: {error}") from error
+    except MemoryError as error:
+        raise DecodeError("out of memory") from error
+    except (OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError, struct.error) as error:
+        # What PIL raises for broken files of its formats; a damaged file must not end a run.
+        raise DecodeError(f"no readable picture ({type(error).__name__}: {str(error)[:120]})") from error
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    picture.load()
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I"):
+        # 16 bits: PIL's conversion clips them at 255 where they should be scaled.
+        grey = np.asarray(upright).astype(np.float64) / 65535.0 * 255.0
+        return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    if upright.has_transparency_data:
+        colours = upright.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
+    return upright.convert("RGB")
+
+
+def _number(data: bytes) -> int:
+    try:
+        if len(data) > 20:
+            raise ValueError(f"{len(data)} bytes")
+        return int(data.decode("ascii"))
+    except ValueError as error:
+        raise DecodeError(f"no class number: {data[:20]!r}") from error
+
+
+def _text(data: bytes) -> str:
+    if len(data) > MAX_TEXT:
+        raise DecodeError(f"a text of {len(data):,} bytes is above the limit of {MAX_TEXT:,}")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DecodeError(f"no UTF-8 text: {error}") from error
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return json.loads(_text(data))
+    except RecursionError as error:
+        raise DecodeError("JSON is nested too deep") from error
+    except json.JSONDecodeError as error:
+        raise DecodeError(f"no JSON: {error}") from error
+
+
+def _array(data: bytes) -> np.ndarray:
+    """A .npy array; the header is checked against the content first, since it may promise any size."""
+    try:
+        file = io.BytesIO(data)
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        size = dtype.itemsize
+        for length in shape:
+            size *= length
+        if dtype.hasobject or size > MAX_ARRAY or size > len(data) - file.tell():
+            raise ValueError(f"{dtype} of shape {shape} does not fit {len(data)} bytes, or holds objects")
+        return np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError, TypeError, SyntaxError) as error:
+        raise DecodeError(f"no plain array ({error})") from error
+
+
+_DECODERS: dict[str, Callable[[bytes], Any]] = {
+    **dict.fromkeys(_FORMATS, decode_image),
+    "cls": _number,
+    "txt": _text,
+    "json": _json,
+    "npy": _array,
+}
