@@ -1,0 +1,55 @@
+"""What `mmtok shards build SOURCE` can name: a path, or KIND:NAME."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from datamodules.build.datasets import KNOWN, DatasetSource
+from datamodules.build.debian import PRESETS, DebianSource
+from datamodules.build.fixture import DEFAULT, FIXTURES, FixtureSource
+from datamodules.build.folder import FolderSource
+from datamodules.build.source import Source
+
+
+def source_names() -> dict[str, str]:
+    """Every name known by heart, with a line about it."""
+    fixtures = {f"fixture:{name}": f"{about}, {licence}" for name, (about, licence) in FIXTURES.items()}
+    packages = {f"debian:{name}": f"{preset.about}, {preset.licence}" for name, preset in PRESETS.items()}
+    datasets = {f"torchvision:{name}": f"torchvision's {known.cls}" for name, known in KNOWN.items()}
+    return {"fixture": f"the same as fixture:{DEFAULT}"} | fixtures | packages | datasets
+
+
+def open_source(source: str, cache: Path) -> Source:
+    """The source behind a name or a path.
+
+    Args:
+        source: a folder, a zip, a .deb, or `fixture`, `fixture:NAME`, `debian:NAME`, `torchvision:NAME`.
+        cache: folder for what is downloaded.
+
+    Raises:
+        ValueError: nothing is known by that name; says which is nearest. Or it cannot be had; says what helps.
+    """
+    kind, _, name = source.partition(":")
+    if kind == "fixture":
+        return FixtureSource(name or DEFAULT)
+    if kind == "debian":
+        return DebianSource(name, cache / "debian")
+    if kind == "torchvision":
+        return DatasetSource(name, cache / "torchvision")
+    path = Path(source).expanduser()
+    if path.is_dir() or (path.suffix.lower() == ".zip" and path.is_file()):
+        return FolderSource(path)
+    if path.is_file() and path.suffix == ".deb":
+        return DebianSource(str(path), cache / "debian")
+    if path.is_file():
+        remedy = f"mmtok shards index {source}" if path.suffix == ".tar" else "Give a folder, a zip or a .deb."
+        raise ValueError(f"{source} is no folder, zip or .deb of pictures. {remedy}")
+    raise ValueError(f"there is no folder or file '{source}', and no source of that name.{_nearest(source)}")
+
+
+def _nearest(source: str) -> str:
+    """The known name that is meant, whether or not its kind was given."""
+    spelled = {spelling: name for name in source_names() for spelling in (name, name.partition(":")[2] or name)}
+    near = difflib.get_close_matches(source, spelled, n=1, cutoff=0.6)
+    return f" Did you mean {spelled[near[0]]}?" if near else f" Known: {', '.join(source_names())}."
