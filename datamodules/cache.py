@@ -21,7 +21,7 @@ from typing import IO
 from urllib.parse import unquote, urlsplit
 
 from datamodules.shardindex import ShardError
-from datamodules.tarscan import scan
+from datamodules.tarscan import scan_file
 
 ATTEMPTS = 4
 TIMEOUT = 60.0
@@ -78,8 +78,7 @@ class ShardCache:
         path = tar.with_suffix(".idx")
         with self._lock(tar):
             if not path.exists():
-                with tar.open("rb") as file:
-                    scan(lambda at, size: os.pread(file.fileno(), size, at)).index(tar.stat().st_size).save(path)
+                scan_file(tar).index(tar.stat().st_size).save(path)
         return path
 
     def check(self, url: str) -> None:

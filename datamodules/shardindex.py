@@ -13,6 +13,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,8 @@ class ShardIndex:
     key_ends: np.ndarray
     """(samples,) int64, where each key ends in `keys`."""
     keys: memoryview | bytes = field(repr=False)
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What was found when the tar was read: "sha256", "damage", "refused" (how many members)."""
 
     @classmethod
     def build(cls, samples: Sequence[tuple[str, Members]], tar_bytes: int) -> ShardIndex:
@@ -87,7 +90,8 @@ class ShardIndex:
         table = np.frombuffer(data, "<i8", 2 * cells, at).reshape(2, samples, len(extensions))
         ends = np.frombuffer(data, "<i8", samples, at + 16 * cells)
         keys = data[at + 16 * cells + 8 * samples :]
-        return cls(extensions, int(header["tar_bytes"]), table[0], table[1], ends, keys)
+        notes = dict(header.get("notes", {}))
+        return cls(extensions, int(header["tar_bytes"]), table[0], table[1], ends, keys, notes)
 
     def save(self, path: Path) -> None:
         """Write the file whole or not at all."""
@@ -97,6 +101,7 @@ class ShardIndex:
                 "extensions": self.extensions,
                 "tar_bytes": self.tar_bytes,
                 "key_bytes": len(self.keys),
+                "notes": self.notes,
             }
         ).encode()
         # Arrays start on a multiple of eight, so that they can be read in place.

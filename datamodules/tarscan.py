@@ -7,9 +7,11 @@ names later.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.shardindex import MAX_EXTENSIONS, Members, ShardIndex
@@ -47,7 +49,9 @@ class Scan:
 
     def index(self, tar_bytes: int) -> ShardIndex:
         """The index of what was found."""
-        return ShardIndex.build(self.samples, tar_bytes)
+        index = ShardIndex.build(self.samples, tar_bytes)
+        index.notes.update({"damage": self.damage, "refused": self.refused_count})
+        return index
 
     def refuse(self, name: str, reason: str) -> None:
         """Count a member that is not taken."""
@@ -61,6 +65,12 @@ class _Member(NamedTuple):
     kind: bytes
     offset: int
     size: int
+
+
+def scan_file(path: Path) -> Scan:
+    """The samples of a tar on disk."""
+    with path.open("rb") as file:
+        return scan(lambda at, size: os.pread(file.fileno(), size, at))
 
 
 def scan(read_at: ReadAt) -> Scan:
@@ -154,6 +164,8 @@ def _members(read_at: ReadAt) -> Iterator[_Member]:
 
 
 def _header(header: bytes, at: int) -> _Member:
+    if at == 0 and header[:2] in (b"\x1f\x8b", b"BZ", b"\xfd7", b"(\xb5"):
+        raise TarDamage("compressed: samples are read by their place in the tar, so unpack it to a plain .tar")
     if len(header) < BLOCK:
         raise TarDamage(f"no end mark: the file stops at byte {at + len(header)}")
     try:
