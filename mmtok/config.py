@@ -29,7 +29,8 @@ from mmtok.registry import load_plugins, registry_of
 from mmtok.resources import layer_path
 from mmtok.schema import ConfigError, field_types, join, parse, to_plain
 from mmtok.tokenizers.base import TokenizerConfig
-from mmtok.training.settings import CheckpointConfig, LogConfig, OptimConfig, TrainerConfig
+from mmtok.training.logs import LogConfig
+from mmtok.training.settings import CheckpointConfig, OptimConfig, TrainerConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The blocks of a recipe that say how training goes: optimiser, trainer, checkpoints, log."""
+"""The blocks of a recipe that say how training goes: optimiser, trainer, checkpoints. The log's is `logs.py`."""
 
 from __future__ import annotations
 
@@ -81,11 +81,3 @@ class CheckpointConfig:
     """Minutes between checkpoints, whichever comes first; 0 saves by steps and at the end only."""
     keep: int = 1
     """Checkpoints to keep besides `last.ckpt`, the newest ones; 0 keeps `last.ckpt` alone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogConfig:
-    """What a person sees."""
-
-    every_steps: int = 50
-    """Updates between two lines of the log."""

@@ -1,0 +1,131 @@
+"""Two of the survey's failure signatures as numbers with thresholds: blur and semantic drift.
+
+The third, collapse, is `quantizers/usage.py`. No system publishes thresholds for these, so ours are a stated choice;
+each is a setting, and docs/dashboards.md says what was measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmtok.schema import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlarmConfig:
+    """When to speak up. Every alarm is one line when it rises, one when it clears, and a scalar `alarm/*` of 0 or 1."""
+
+    after_steps: int = 1000
+    """No alarm of blur or drift before this update: young reconstructions are blurred, and young ids say little."""
+    blur_min: float = 0.1
+    """Blur: least share of the input's high-frequency energy that a reconstruction must hold. A Gaussian blur of 0.8
+    pixels leaves a tenth."""
+    gap_max_db: float = 6.0
+    """Quantization gap: most dB of PSNR that quantizing may cost against decoding the latents directly."""
+    drift_max: float = 0.3
+    """Drift: most of the kNN probe's best lead over chance that may be lost."""
+    probe_samples: int = 1000
+    """Validation samples whose ids are probed; 0 turns the probe off."""
+    probe_neighbours: int = 10
+    """Neighbours that vote."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.blur_min < 1 or not 0 < self.drift_max <= 1:
+            raise ConfigError(
+                f"log.alarms: blur_min={self.blur_min} must be in [0, 1) and drift_max={self.drift_max} in (0, 1]."
+            )
+        if self.probe_neighbours < 1 or self.probe_samples < 0:
+            raise ConfigError("log.alarms: probe_neighbours must be at least 1, and probe_samples at least 0.")
+
+
+class Alarm:
+    """Rises once, clears once: says something only when its state changes."""
+
+    def __init__(self, name: str, after: int = 1) -> None:
+        self.name = name
+        self.after = after
+        """Readings in a row it takes to rise."""
+        self.raised = False
+        self._bad = 0
+
+    def read(self, bad: bool) -> str | None:
+        """Take a reading; returns 'rises', 'clears' or None where nothing changed."""
+        self._bad = self._bad + 1 if bad else 0
+        if not self.raised and self._bad >= self.after:
+            self.raised = True
+            return "rises"
+        if self.raised and not bad:
+            self.raised = False
+            return "clears"
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint, so that a restart does not repeat the line."""
+        return {"raised": self.raised, "bad": self._bad}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """What `state_dict` gave."""
+        self.raised, self._bad = bool(state["raised"]), int(state["bad"])
+
+
+def high_frequency_energy(x: Tensor) -> Tensor:
+    """Energy of each signal above half the highest frequency it can hold, with any number of axes.
+
+    Args:
+        x: (B, C, ...) signals, of one size.
+
+    Returns:
+        (B,) float32, mean power per sample of the signal.
+    """
+    axes = tuple(range(2, x.ndim))
+    x = x.float()
+    sizes = x.shape[2:]
+    x = x - x.mean(axes, keepdim=True)
+    radius = torch.zeros((), device=x.device)
+    for i, size in enumerate(sizes):
+        shape = (-1, *(1,) * (len(sizes) - 1 - i))
+        # Without a window the jump from one border to the other counts as detail: a fifth of it at 32 pixels.
+        x = x * torch.hann_window(size, periodic=False, device=x.device).view(shape)
+        radius = radius + torch.fft.fftfreq(size, device=x.device).square().view(shape)
+    power = torch.fft.fftn(x, dim=axes, norm="ortho").abs().square().mean(1)
+    high = radius > 0.25**2  # half of 0.5 cycles a sample
+    return (power * high).flatten(1).mean(1)
+
+
+def blur_line(step: int, ratio: float, gap_db: float | None, config: AlarmConfig) -> str:
+    """The line of a blur alarm: what, how much, and which half of the model to look at."""
+    if gap_db is None:
+        cause = "Try a perceptual or adversarial term, or fewer pixels a position."
+    elif gap_db > 2.0:
+        cause = f"Without the quantizer it is {gap_db:.1f} dB better: give it more codes, levels or positions."
+    else:
+        cause = (
+            f"The quantizer costs only {gap_db:.1f} dB, so it is the network or the objective: "
+            "try a perceptual or adversarial term, more channels, or more steps."
+        )
+    return (
+        f"ALARM blur at step {step:,}: reconstructions hold {100 * ratio:.0f} % of the input's fine detail "
+        f"(below {100 * config.blur_min:.0f} %). {cause}"
+    )
+
+
+def gap_line(step: int, gap_db: float, config: AlarmConfig) -> str:
+    """The line of a gap alarm."""
+    return (
+        f"ALARM quantization gap at step {step:,}: quantizing costs {gap_db:.1f} dB of PSNR (above "
+        f"{config.gap_max_db:g}). The decoder could do more than the codes tell it: try more codes, levels or "
+        "positions, k-means initialisation, or a higher commitment weight."
+    )
+
+
+def drift_line(step: int, accuracy: float, best: float, chance: float) -> str:
+    """The line of a drift alarm."""
+    return (
+        f"ALARM semantic drift at step {step:,}: nearest neighbours by ids find the class in {100 * accuracy:.0f} % of "
+        f"cases; it was {100 * best:.0f} %, chance is {100 * chance:.0f} %. The ids mean less than they did: try a "
+        "lower optim.lr, a slower codebook (ema_decay), fewer restarts, or a semantic loss."
+    )

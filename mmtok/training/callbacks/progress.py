@@ -1,0 +1,85 @@
+"""The line of progress: `step 12,400/100,000 | loss 0.412 | psnr 23.1 | codes 97 % | 412 img/s | eta 2 h 11 min`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lightning import Callback, Trainer
+
+from mmtok.training.loggers import RunLog
+from mmtok.training.logs import LogConfig
+
+UNITS = {"image": "img/s", "audio": "clips/s", "text": "docs/s", "vector": "rows/s"}
+
+
+class Progress(Callback):
+    """Says a line after every window of scalars, from what was logged; it measures nothing itself."""
+
+    def __init__(self, config: LogConfig, log: RunLog, say: Callable[[str], None]) -> None:
+        self.config = config
+        self.log = log
+        self.say = say
+        self._pace: float | None = None
+        self._shown = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._shown = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+        step = trainer.global_step
+        if step == self._shown or (step != 1 and step % self.config.every_steps):
+            return
+        self._shown = step
+        if step > 1:  # the first step compiles and starts workers
+            self._pace = smooth(self._pace, self.log.latest["speed/wall_seconds"])
+        if trainer.is_global_zero:
+            unit = UNITS.get(pl_module.tokenizer.spec.modality, "samples/s")
+            self.say(line(step, trainer.max_steps, self.log.latest, self._pace, unit))
+
+
+def smooth(pace: float | None, seconds: float, weight: float = 0.3) -> float:
+    """Exponentially smoothed seconds a step: a validation in one window must not double the estimate."""
+    return seconds if pace is None else (1 - weight) * pace + weight * seconds
+
+
+def line(step: int, last: int, values: Mapping[str, float], pace: float | None, unit: str = "img/s") -> str:
+    """One line of progress; parts that are not known yet are left out.
+
+    Args:
+        step: updates done.
+        last: updates in all.
+        values: the latest scalars by their names in the log.
+        pace: seconds an update takes, everything included; None after the first.
+        unit: of samples a second.
+    """
+    parts = [f"step {step:,}/{last:,}"]
+    if "loss" in values:
+        parts.append(f"loss {values['loss']:.3g}")
+    if "psnr" in values:
+        parts.append(f"psnr {values['psnr']:.1f}")
+    if "usage/active" in values:
+        parts.append(f"codes {100 * values['usage/active']:.0f} %")
+    if pace is None:
+        if "speed/wall_seconds" in values:
+            parts.append(f"first step after {duration(values['speed/wall_seconds'])}")
+        return " | ".join(parts)
+    parts.append(f"{values['speed/samples_per_second']:,.0f} {unit}")
+    parts.append(f"data wait {100 * values['speed/data_wait']:.0f} %")
+    if "speed/memory_gib" in values:
+        parts.append(f"{values['speed/memory_gib']:.1f} GiB")
+    parts.append(f"eta {duration(pace * (last - step))}")
+    return " | ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """'12 s', '3 min 20 s', '2 h 11 min', '3 d 4 h'."""
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    left = round(seconds)
+    for i, (name, size) in enumerate(units):
+        if left >= size or size == 1:
+            text = f"{left // size} {name}"
+            if i + 1 < len(units) and (rest := left % size // units[i + 1][1]):
+                text += f" {rest} {units[i + 1][0]}"
+            return text
+    raise AssertionError(seconds)
