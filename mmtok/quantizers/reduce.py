@@ -1,4 +1,4 @@
-"""Sums over ranks, for state and for losses. Distributed state is read at call time: a quantizer is often built before it.
+"""Sums over ranks, for state and losses. Distributed state is read at call time: quantizers are often built before it.
 
 Entries of `stats` are sums that add up over ranks and accumulated batches, all but the samples: an entry whose last
 name starts with `sample_` holds rows, and those of several batches or ranks stand side by side.

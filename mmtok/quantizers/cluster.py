@@ -1,0 +1,63 @@
+"""Samples of latents that do not depend on how a batch is cut, and k-means over them.
+
+Which latents are sampled is decided by the latents themselves and a counter: one rank or many, one batch or several
+accumulated, in any order, give the same sample, and nothing is drawn from a generator that ranks would have to share.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmtok.quantizers.search import nearest
+
+_STRIPES = 29.0
+"""Periods a unit step along the probe spans: many, so that neighbours get unrelated keys, and few enough that a
+difference of 1e-7 between devices or batch sizes does not change a key."""
+_GOLDEN = 0.6180339887
+
+
+def selection_keys(x: Tensor, weight: Tensor, probe: Tensor, counter: Tensor) -> Tensor:
+    """Keys (N,) of rows x (N, D): the greatest n are a weighted sample of n rows without replacement.
+
+    Efraimidis and Spirakis 2006: log(u) / weight with u uniform. Here u is where the row falls in stripes across the
+    direction `probe` (D,), which move with the counter. A weight of 0 gives -inf, a row that is never to be sampled.
+    """
+    # A product and a sum, not a matmul: a row gets the same key bit by bit whatever rows are beside it.
+    phase = (x * probe).sum(-1) * _STRIPES + counter * _GOLDEN
+    u = (2 * (phase - phase.floor()) - 1).abs()  # a triangle wave: uniform, and without a jump
+    keys = u.clamp(min=1e-6).log() / weight
+    return keys.where((weight > 0) & keys.isfinite(), -torch.inf)
+
+
+def select(keys: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` greatest keys, sorted, and their rows; filled up with -inf and zeros where there are fewer."""
+    found, order = keys.topk(min(count, keys.shape[0]))
+    missing = count - found.shape[0]
+    filled = torch.nn.functional.pad(found, (0, missing), value=-torch.inf)
+    # A row that must not be taken may hold anything.
+    chosen = rows[order].where((found > -torch.inf)[:, None], 0.0)
+    return filled, torch.nn.functional.pad(chosen, (0, 0, 0, missing))
+
+
+def kmeans(rows: Tensor, codes: Tensor, seed: int, iterations: int = 10) -> tuple[Tensor, Tensor]:
+    """Lloyd's algorithm: rows (N, D) -> centres shaped as `codes` (K, D), and how many rows each has (K,).
+
+    With fewer rows than centres each row is a centre, and the others are rows again, moved a little so that they can
+    part; without rows the codes stay as they are.
+    """
+    size, count = codes.shape[0], rows.shape[0]
+    if count == 0:
+        return codes.clone(), codes.new_zeros(size)
+    if count <= size:
+        noise = torch.randn(size, codes.shape[1], generator=torch.Generator().manual_seed(seed)).to(codes)
+        centres = rows[torch.arange(size, device=rows.device) % count].clone()
+        centres[count:] += 0.01 * rows.square().mean().sqrt() * noise[count:]
+        return centres, codes.new_full((size,), count / size)
+    centres = rows[:size].clone()
+    for _ in range(iterations):
+        ids = nearest(rows, centres)
+        counts = rows.new_zeros(size).index_add_(0, ids, rows.new_ones(count))
+        sums = torch.zeros_like(centres).index_add_(0, ids, rows)
+        centres = (sums / counts[:, None].clamp(min=1)).where(counts[:, None] > 0, centres)
+    return centres, counts

@@ -1,0 +1,88 @@
+"""Nearest code by one biased matmul: argmin over codes of |c|^2 / 2 - x.c, a chunk of rows at a time.
+
+|x|^2 does not change the order, so it is left out; no square root, no one-hot and no N x K matrix, only a chunk of
+scores that stays in the cache. The search is an operator of its own: `torch.compile` sees one call, whatever the chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+_CUDA_BYTES = 32 << 20
+"""Scores of a chunk on a GPU: some of its L2 cache, and enough rows to fill it."""
+_CPU_BYTES = 2 << 20
+"""Scores of a chunk on a CPU, while codes are short; each chunk reads the whole codebook, so longer codes want more rows."""
+_FOLD = 32
+"""Codes a row of scores is folded by before its argmin, on a CPU."""
+_FOLD_FROM = 4096
+"""Codes from which folding pays."""
+
+
+def nearest(x: Tensor, codes: Tensor) -> Tensor:
+    """Index of the code nearest to each row: x (N, D), codes (K, D) -> (N,) int64. No gradient.
+
+    Float32 throughout, whatever precision is set for matmuls: at half or TF32 precision near codes become ties, and
+    training and encoding disagree.
+    """
+    assert x.dtype == codes.dtype == torch.float32, f"the search is in float32, got {x.dtype} and {codes.dtype}"
+    return torch.ops.mmtok.nearest_code(x.detach(), codes.detach())
+
+
+@torch.library.custom_op("mmtok::nearest_code", mutates_args=())
+def _nearest_code(x: Tensor, codes: Tensor) -> Tensor:
+    rows, size = x.shape[0], codes.shape[0]
+    ids = torch.empty(rows, dtype=torch.int64, device=x.device)
+    if rows == 0:
+        return ids
+    step = min(rows, chunk_rows(codes))
+    bias = codes.square().sum(1) / 2
+    fold = codes.device.type == "cpu" and size >= _FOLD_FROM and size % _FOLD == 0
+    scores = x.new_empty(step, size)
+    with exact_matmul():
+        for start in range(0, rows, step):
+            chunk = x[start : start + step]
+            part = torch.addmm(bias, chunk, codes.t(), alpha=-1, out=scores[: chunk.shape[0]])
+            if fold:
+                ids[start : start + step] = _folded_argmin(part)
+            else:
+                torch.argmin(part, 1, out=ids[start : start + step])
+    return ids
+
+
+@_nearest_code.register_fake
+def _(x: Tensor, codes: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], dtype=torch.int64)
+
+
+def chunk_rows(codes: Tensor) -> int:
+    """Rows of scores searched at a time, for codes (K, D)."""
+    size, dim = codes.shape
+    budget = _CUDA_BYTES if codes.is_cuda else _CPU_BYTES * min(max(dim // 32, 1), 8)
+    return max(16, budget // (4 * size))
+
+
+def _folded_argmin(scores: Tensor) -> Tensor:
+    """Argmin of each row. A CPU takes minima over columns with all its lanes but an argmin with one, so minima first."""
+    rows, size = scores.shape
+    folds = scores.view(rows, _FOLD, size // _FOLD)
+    column = folds.amin(1).argmin(1)
+    fold = folds.gather(2, column[:, None, None].expand(rows, _FOLD, 1))[..., 0].argmin(1)
+    return fold * (size // _FOLD) + column
+
+
+@contextmanager
+def exact_matmul() -> Iterator[None]:
+    """Float32 matmuls without TF32 or bfloat16 inside, and the caller's setting again after."""
+    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
