@@ -67,6 +67,8 @@ class Conv2dConfig(EncoderConfig):
         for name in ("channels", "blocks", "patch", "groups"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.decoder_blocks is not None and self.decoder_blocks < 1:
+            raise ValueError(f"decoder_blocks must be at least 1, or null, got {self.decoder_blocks}.")
         if self.mid_attention and not self.mid_blocks:
             raise ValueError("mid_attention needs mid_blocks of at least 1, got 0.")
         if self.latent_kernel % 2 == 0:

@@ -112,7 +112,8 @@ class ImageTokenizer(Tokenizer):
     def synthesise(self, values: Tensor, grid: tuple[int, int] | None, size: tuple[int, ...]) -> Tensor:
         if grid is None:
             raise ValueError("Codes of pictures need their grid (H, W) to be decoded, got None.")
-        x = self.networks.decoder(values.transpose(1, 2).unflatten(2, grid))
+        # Contiguous, so that the weights choose the memory format: channels-last GroupNorm is slow on a CPU.
+        x = self.networks.decoder(values.transpose(1, 2).unflatten(2, grid).contiguous())
         return x[:, :, : size[0], : size[1]]
 
     @staticmethod
