@@ -5,13 +5,17 @@ WebDataset's default decoders unpickle `.pkl`, `.pyd` and `.pth` of whoever made
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import struct
 from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
 
 from datamodules.shardindex import ShardError
@@ -121,14 +125,27 @@ def _plain_jpeg(data: bytes) -> np.ndarray | None:
 
 
 def _torchvision_jpeg(data: bytes) -> np.ndarray | None:
+    operator = _jpeg_operator()
+    if operator is None:
+        return None
     try:
-        import torch
-        from torchvision.io import ImageReadMode, decode_jpeg
-
-        pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
-    except (ImportError, RuntimeError):
+        pixels = operator(torch.frombuffer(bytearray(data), dtype=torch.uint8), 3, False)  # 3: as RGB
+    except RuntimeError:
         return None
     return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
+
+
+@cache
+def _jpeg_operator() -> Callable[..., torch.Tensor] | None:
+    """torchvision's JPEG decoder without torchvision: importing that takes seconds, again in each spawned worker."""
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        torch.ops.load_library(str(Path(spec.origin).with_name("image.so")))
+        return torch.ops.image.decode_jpeg
+    except (OSError, AttributeError):  # a build without it: PIL does
+        return None
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

@@ -113,6 +113,14 @@ class ShardIndex:
     def __len__(self) -> int:
         return len(self.key_ends)
 
+    def same_places(self, other: ShardIndex) -> bool:
+        """Whether two indexes describe one tar."""
+        tables = zip(
+            (self.offsets, self.sizes, self.key_ends), (other.offsets, other.sizes, other.key_ends), strict=True
+        )
+        same = self.extensions == other.extensions and self.tar_bytes == other.tar_bytes
+        return same and bytes(self.keys) == bytes(other.keys) and all(np.array_equal(a, b) for a, b in tables)
+
     def key(self, sample: int) -> str:
         """Key of a sample."""
         start = int(self.key_ends[sample - 1]) if sample else 0
