@@ -62,7 +62,7 @@ def seconds_per_step(run: Path) -> float:
     import csv
 
     with (run / "metrics.csv").open() as file:
-        values = [float(row["throughput/step_s"]) for row in csv.DictReader(file) if row.get("throughput/step_s")]
+        values = [float(row["speed/step_seconds"]) for row in csv.DictReader(file) if row.get("speed/step_seconds")]
     return statistics.median(values)
 
 

@@ -1,12 +1,19 @@
-"""`mmtok.load`: a trained tokenizer from where training left it."""
+"""`mmtok.load`: a trained tokenizer from where training left it. Needs torch, and nothing of training."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from mmtok.tokenizers.base import Tokenizer
+import mmtok.networks
+import mmtok.quantizers
+import mmtok.tokenizers  # noqa: F401, these packages register their names
+from mmtok.registry import load_plugins
+from mmtok.tokenizers.base import Tokenizer, build_tokenizer
+
+LAST = "last.ckpt"
 
 
 def load(path: str | Path, *, device: str | torch.device = "cpu", raw: bool = False) -> Tokenizer:
@@ -23,20 +30,48 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", raw: bool = Fa
     Raises:
         ValueError: there is no usable checkpoint; says what is there.
     """
-    from mmtok.config import parse_config
-    from mmtok.tokenizers.base import build_tokenizer
-    from mmtok.training.checkpoint import LAST, read_checkpoint
+    return tokenizer_of(read_checkpoint(checkpoint_path(path)), raw=raw).to(device)
 
+
+def tokenizer_of(checkpoint: dict[str, Any], *, raw: bool = False) -> Tokenizer:
+    """The tokenizer in a checkpoint, built on the meta device and given the stored tensors as they are."""
+    settings = checkpoint["mmtok"]["config"]
+    load_plugins(settings["plugins"])
+    with torch.device("meta"):
+        tokenizer = build_tokenizer(settings["tokenizer"], settings["quantizer"])
+    prefix = "tokenizer." if raw or not settings["optim"]["ema"] else "ema."
+    state = checkpoint["state_dict"]
+    weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    tokenizer.load_state_dict(weights, assign=True)
+    return tokenizer.requires_grad_(False).eval()
+
+
+def checkpoint_path(path: str | Path) -> Path:
+    """The checkpoint a path means: itself, or the last one of a run directory."""
     path = Path(path)
     if not path.exists():
         raise ValueError(f"there is no {path}. Give a run directory or a checkpoint.")
-    file = path / "checkpoints" / LAST if path.is_dir() else path
-    checkpoint = read_checkpoint(file)
-    config = parse_config(checkpoint["mmtok"]["config"])
-    with torch.device("meta"):
-        tokenizer = build_tokenizer(config.tokenizer, config.quantizer)
-    state = checkpoint["state_dict"]
-    prefix = "tokenizer." if raw or not config.optim.ema else "ema."
-    weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    tokenizer.load_state_dict(weights, assign=True)
-    return tokenizer.requires_grad_(False).eval().to(device)
+    return path / "checkpoints" / LAST if path.is_dir() else path
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's plain containers and tensors, on the CPU; nothing in it is executed.
+
+    Raises:
+        ValueError: the file is no checkpoint of mmtok, or damaged.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError as error:
+        raise ValueError(f"there is no checkpoint {path}. The run may not have reached its first one.") from error
+    except Exception as error:  # torch raises whatever its unpickler meets in a damaged file
+        older = ", ".join(other.name for other in kept_checkpoints(path.parent)) or "none"
+        raise ValueError(f"{path} is damaged or no checkpoint ({error}). Others here: {older}.") from error
+    if not isinstance(checkpoint, dict) or "mmtok" not in checkpoint:
+        raise ValueError(f"{path} is a checkpoint, but not one of mmtok.")
+    return checkpoint
+
+
+def kept_checkpoints(folder: Path) -> list[Path]:
+    """The `step-N.ckpt` of a folder, oldest first."""
+    return sorted(folder.glob("step-*.ckpt"), key=lambda path: int(path.stem.removeprefix("step-")))

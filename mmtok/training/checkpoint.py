@@ -7,12 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import Callback, LightningModule, Trainer
 
+from mmtok.loading import LAST, kept_checkpoints
 from mmtok.training.settings import CheckpointConfig
-
-LAST = "last.ckpt"
 
 
 class Checkpoints(Callback):
@@ -95,30 +93,7 @@ def validation_follows(trainer: Trainer) -> bool:
     return isinstance(every, int) and trainer.enable_validation and done % every == 0
 
 
-def kept_checkpoints(folder: Path) -> list[Path]:
-    """The `step-N.ckpt` of a folder, oldest first."""
-    return sorted(folder.glob("step-*.ckpt"), key=lambda path: int(path.stem.removeprefix("step-")))
-
-
 def remove_partial(folder: Path) -> None:
     """Clear what a killed save left behind."""
     for path in folder.glob("*.partial"):
         path.unlink(missing_ok=True)
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's plain containers and tensors, on the CPU; nothing in it is executed.
-
-    Raises:
-        ValueError: the file is no checkpoint of mmtok, or damaged.
-    """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError as error:
-        raise ValueError(f"there is no checkpoint {path}. The run may not have reached its first one.") from error
-    except Exception as error:  # torch raises whatever its unpickler meets in a damaged file
-        older = ", ".join(other.name for other in kept_checkpoints(path.parent)) or "none"
-        raise ValueError(f"{path} is damaged or no checkpoint ({error}). Others here: {older}.") from error
-    if not isinstance(checkpoint, dict) or "mmtok" not in checkpoint:
-        raise ValueError(f"{path} is a checkpoint, but not one of mmtok.")
-    return checkpoint

@@ -14,9 +14,10 @@ import torch
 
 from datamodules.base import datamodules
 from mmtok.config import RunConfig, differences, dump_yaml, load_config
+from mmtok.loading import LAST, read_checkpoint
 from mmtok.schema import ConfigError
 from mmtok.training.callbacks import build_callbacks
-from mmtok.training.checkpoint import LAST, Checkpoints, read_checkpoint
+from mmtok.training.checkpoint import Checkpoints
 from mmtok.training.init_from import initialise
 from mmtok.training.module import TokenizerModule
 
