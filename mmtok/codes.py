@@ -88,16 +88,7 @@ class Codes:
         Raises:
             ValueError: the file is no safetensors file of codes.
         """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                header = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} cannot be read as codes: {error}. Write codes with 'mmtok encode'.") from error
-        if header.get("format") != "mmtok-codes-1":
-            raise ValueError(f"{path} is a safetensors file, but not one of codes. Write codes with 'mmtok encode'.")
+        header, tensors = _read(path)
         spec = {key: _tuple(value) for key, value in json.loads(header["spec"]).items()}
         extras = {name.removeprefix("extras."): value for name, value in tensors.items() if name.startswith("extras.")}
         codes = cls(
@@ -109,6 +100,25 @@ class Codes:
             extras=extras,
         )
         return codes, CodeSpec(**spec)
+
+
+def read_header(path: str | Path) -> dict[str, str]:
+    """What a file of codes says beside its tensors: format, grid, spec, and what the writer added."""
+    return _read(path)[0]
+
+
+def _read(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as codes: {error}. Write codes with 'mmtok encode'.") from error
+    if header.get("format") != "mmtok-codes-1":
+        raise ValueError(f"{path} is a safetensors file, but not one of codes. Write codes with 'mmtok encode'.")
+    return header, tensors
 
 
 def _tuple(value: Any) -> Any:

@@ -1,0 +1,36 @@
+"""Names of the files a verb writes, checked before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+def outputs(files: Sequence[str], folder: Path, name: Callable[[Path], str]) -> dict[Path, Path]:
+    """Input -> output for each file.
+
+    Raises:
+        ValueError: an input is missing, or two inputs would be written to one place.
+    """
+    targets: dict[Path, Path] = {}
+    for file in map(Path, files):
+        if not file.is_file():
+            raise ValueError(f"there is no file {file}.")
+        target = folder / name(file)
+        if target in targets.values():
+            other = next(source for source, taken in targets.items() if taken == target)
+            raise ValueError(f"{other} and {file} would both be written to {target}. Give them in two calls.")
+        targets[file] = target
+    return targets
+
+
+def claim(paths: dict[Path, Path], folder: Path, overwrite: bool) -> None:
+    """Make the folder, and refuse to write over what exists unless asked to.
+
+    Raises:
+        ValueError: a file exists.
+    """
+    existing = [target for target in paths.values() if target.exists()]
+    if existing and not overwrite:
+        raise ValueError(f"{existing[0]} exists already. Give --overwrite, or another folder.")
+    folder.mkdir(parents=True, exist_ok=True)
