@@ -32,15 +32,15 @@ class Context(NamedTuple):
     """(B,) int64, levels to keep of each item: drawn by the trainer for the whole global batch, or chosen at encode."""
     seed: int | None = None
     """For quantizers that add noise; None means none."""
-    count: Tensor | None = None
+    valid: Tensor | None = None
     """() float32, valid latents a rank, which losses divide by; None where there is no mask. Filled in by the base."""
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean of a term (B, T) over the valid latents of all ranks, as DDP's average of gradients wants it."""
         if self.mask is None:
             return values.sum() / max(values.numel(), 1)  # an empty batch costs nothing
-        assert self.count is not None
-        return (values * self.mask).sum() / self.count
+        assert self.valid is not None
+        return (values * self.mask).sum() / self.valid
 
 
 class Quantized(NamedTuple):
@@ -77,8 +77,8 @@ class Quantizer(nn.Module):
         with torch.autocast(z.device.type, enabled=False):
             if mask is None:
                 return self.quantize(z.float(), Context(**hints))
-            if hints.get("count") is None:
-                hints["count"] = self._count(mask)
+            if hints.get("valid") is None:
+                hints["valid"] = self._count(mask)
             # `where`, not a product: a NaN in padding times zero is still NaN.
             out = self.quantize(z.float().where(mask[..., None], 0.0), Context(mask, **hints))
             values = out.values.where(mask[..., None], 0.0)
@@ -121,8 +121,10 @@ class Quantizer(nn.Module):
         raise NotImplementedError
 
     def _count(self, mask: Tensor) -> Tensor:
-        """Valid latents a rank, 1 at least. Ranks hold equal numbers only without a mask, and meet only in training."""
-        count = mask.sum().float()
+        """Valid latents a rank of mask (..., B, T), 1 at least. Ranks hold equal numbers only without a mask, and meet
+        only in training.
+        """
+        count = mask.sum((-2, -1)).float()
         return (mean_over_ranks(count) if self.training else count).clamp(min=1.0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig, register_quantizer
@@ -26,7 +27,7 @@ class NoQuantizer(Quantizer):
         self.codebook_sizes = ()
 
     def quantize(self, z: Tensor, context: Context) -> Quantized:
-        ids = z.new_empty((z.shape[0], 0, z.shape[1]), dtype=int)
+        ids = z.new_empty((z.shape[0], 0, z.shape[1]), dtype=torch.int64)
         return Quantized(z, ids, losses={}, stats={})
 
     def decode(self, ids: Tensor, **hints: object) -> Tensor:

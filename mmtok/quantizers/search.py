@@ -1,13 +1,14 @@
 """Nearest code by one biased matmul: argmin over codes of |c|^2 / 2 - x.c, a chunk of rows at a time.
 
 |x|^2 does not change the order, so it is left out; no square root, no one-hot and no N x K matrix, only a chunk of
-scores that stays in the cache. The search is an operator of its own: `torch.compile` sees one call, whatever the chunks.
+scores that stays in the cache. The search is an operator of its own, so `torch.compile` sees one call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch import Tensor
 _CUDA_BYTES = 32 << 20
 """Scores of a chunk on a GPU: some of its L2 cache, and enough rows to fill it."""
 _CPU_BYTES = 2 << 20
-"""Scores of a chunk on a CPU, while codes are short; each chunk reads the whole codebook, so longer codes want more rows."""
+"""Scores of a chunk on a CPU, for short codes. Each chunk reads the whole codebook, so longer codes want more rows."""
 _FOLD = 32
 """Codes a row of scores is folded by before its argmin, on a CPU."""
 _FOLD_FROM = 4096
@@ -66,7 +67,7 @@ def chunk_rows(codes: Tensor) -> int:
 
 
 def _folded_argmin(scores: Tensor) -> Tensor:
-    """Argmin of each row. A CPU takes minima over columns with all its lanes but an argmin with one, so minima first."""
+    """Argmin of each row. A CPU takes minima over columns with all its lanes, an argmin with one: so minima first."""
     rows, size = scores.shape
     folds = scores.view(rows, _FOLD, size // _FOLD)
     column = folds.amin(1).argmin(1)
@@ -77,7 +78,7 @@ def _folded_argmin(scores: Tensor) -> Tensor:
 @contextmanager
 def exact_matmul() -> Iterator[None]:
     """Float32 matmuls without TF32 or bfloat16 inside, and the caller's setting again after."""
-    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
     before = [backend.fp32_precision for backend in backends]
     try:
         for backend in backends:

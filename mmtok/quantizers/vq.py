@@ -1,14 +1,14 @@
 """Vector quantization: each latent becomes the nearest code of a learned codebook.
 
-van den Oord et al. 2017, "Neural Discrete Representation Learning" (arXiv 1711.00937); codes by moving average as in its
-appendix, low-dimensional and cosine codes as in ViT-VQGAN (arXiv 2110.04627). The most expressive codebook for its
+van den Oord et al. 2017, "Neural Discrete Representation Learning" (arXiv 1711.00937), with codes by moving average as
+in its appendix; low-dimensional and cosine codes as in ViT-VQGAN (arXiv 2110.04627). The most expressive codebook for its
 size, and the one that can collapse: `init: kmeans` and `restart` keep all of it in use.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
@@ -21,6 +21,8 @@ from mmtok.quantizers.search import nearest
 
 _RESTARTS = 128
 """Most codes that restart in one update."""
+_REVIVED = 0.1
+"""The `restart` of a codebook that is revived and had none."""
 _INIT_ENTRIES = 1 << 22
 """Most numbers in the sample that k-means starts from, unless one latent a code needs more."""
 
@@ -57,6 +59,10 @@ class VQConfig(QuantizerConfig):
         if not 0 <= self.restart < 1:
             raise ValueError(f"restart is a share of the mean usage, in [0, 1), got {self.restart}. Try 0.1.")
 
+    def as_vq(self, dim: int) -> VQConfig:
+        """The fields of a plain `vq` out of a preset's, for latents of `dim` channels."""
+        return VQConfig(**{field.name: getattr(self, field.name) for field in fields(VQConfig)} | {"dim": dim})
+
 
 @register_quantizer("vq", VQConfig)
 class VQ(Quantizer):
@@ -89,6 +95,7 @@ class VQ(Quantizer):
         self.register_buffer("usage", torch.zeros(config.codebook_size))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.register_buffer("probe", torch.randn(dim) / dim**0.5)
+        self.restart = config.restart
         # A copy of `updates > 0` that can be branched on without waiting for the device.
         self._started = False
         self.register_load_state_dict_post_hook(_read_started)
@@ -139,7 +146,7 @@ class VQ(Quantizer):
         size, dim = self.codebook.shape
         if not self._initialised():
             return max(size, min(8 * size, _INIT_ENTRIES // dim))
-        return min(size, _RESTARTS) if self.config.restart else 0
+        return min(size, _RESTARTS) if self.restart else 0
 
     def absorb(self, stats: Mapping[str, Tensor]) -> None:
         if not self._initialised():
@@ -150,10 +157,14 @@ class VQ(Quantizer):
             self.usage.copy_(counts * (stats["counts"].sum() / counts.sum().clamp(min=1)) * (1 - self.config.ema_decay))
         else:
             self._average(stats)
-            if self.config.restart:
+            if self.restart:
                 self._restart(stats)
         self.updates += 1
         self._started = True
+
+    def revive(self) -> bool:
+        self.restart = self.restart or _REVIVED
+        return True
 
     def _average(self, stats: Mapping[str, Tensor]) -> None:
         """Moving averages of usage, and of codes as the usage-weighted mean of what they were and what they got."""
@@ -172,7 +183,7 @@ class VQ(Quantizer):
         keys, latents = select(stats["sample_keys"], stats["sample_latents"], min(len(self.usage), _RESTARTS))
         mean = self.usage.mean()
         used, slots = self.usage.topk(len(keys), largest=False, sorted=True)
-        dead = (used < self.config.restart * mean) & (keys > -torch.inf)
+        dead = (used < self.restart * mean) & (keys > -torch.inf)
         self.codebook[slots] = self._normalise(latents).where(dead[:, None], self.codebook[slots])
         self.usage[slots] = mean.where(dead, used)
 

@@ -1,0 +1,178 @@
+"""Residual quantization: each level codes what the levels before it left over. Any quantizer can be the level.
+
+Lee et al. 2022, RQ-VAE (arXiv 2203.01941); Zeghidour et al. 2021, SoundStream (arXiv 2107.03312), whose level dropout
+makes every number of levels a usable bitrate. Bits add up at the price of one search a level, and later levels mean
+less than earlier ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig, quantizers, register_quantizer
+from mmtok.quantizers.nested import add_losses, of_part, prefixed
+from mmtok.quantizers.vq import VQConfig
+
+
+@dataclass(frozen=True)
+class ResidualConfig(QuantizerConfig):
+    inner: Any = "vq"
+    """The quantizer of a level: a name, a block with a name, or a config. Its `dim` is filled in."""
+    depth: int = 8
+    """Number of levels."""
+    shared: bool = False
+    """One codebook for all levels."""
+    dropout: float = 0.0
+    """Share of training items that keep only their first n levels, n uniform in 1 .. depth. The trainer draws."""
+    residual_grad: Literal["stop", "pass"] = "stop"
+    """Whether the residual carries a gradient through the levels before it. With `stop` every level's commitment pulls
+    on the latents; with `pass` the straight-through steps cancel, and only the first one's does."""
+    shrink: float = 1.0
+    """Level l sees its residual divided by shrink^l. A fixed grid needs it, as fsq: about 1 / levels."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inner", quantizers.parse(self.inner, "inner", dim=self.dim))
+        _check(self.depth, self.dropout, self.shrink)
+        if self.inner.dim != self.dim:
+            raise ValueError(f"inner.dim={self.inner.dim} does not fit dim={self.dim}. Leave inner.dim out.")
+
+
+def _check(depth: int, dropout: float, shrink: float = 1.0) -> None:
+    if depth < 1:
+        raise ValueError(f"depth must be at least 1, got {depth}")
+    if not 0 <= dropout <= 1:
+        raise ValueError(f"dropout is a share of the items, in [0, 1], got {dropout}")
+    if not 0 < shrink <= 1:
+        raise ValueError(f"shrink must be in (0, 1], got {shrink}")
+
+
+@register_quantizer("residual", ResidualConfig)
+class Residual(Quantizer):
+    """`depth` quantizers in a row; ids level by level, the levels of a nested inner one together."""
+
+    learns = True
+
+    def __init__(self, config: ResidualConfig) -> None:
+        super().__init__()
+        self.config: QuantizerConfig = config
+        self.settings = config
+        built = [quantizers.build(config.inner) for _ in range(1 if config.shared else config.depth)]
+        self.parts = nn.ModuleList(built)
+        self.codebook_sizes = built[0].codebook_sizes * config.depth
+        self.straight_through = built[0].straight_through
+        self.learns = built[0].learns
+
+    def quantize(self, z: Tensor, context: Context) -> Quantized:
+        passes = self.settings.residual_grad == "pass"
+        masks, counts = self._masks(z, context)
+        values, residual = torch.zeros_like(z), z
+        ids: list[Tensor] = []
+        losses: dict[str, Tensor] = {}
+        stats: dict[str, Tensor] = {}
+        for level in range(self.settings.depth):
+            scale = self.settings.shrink**level
+            seed = None if context.seed is None else context.seed + level
+            out = self._part(level)(
+                residual / scale if level else residual, masks[level], grid=context.grid, seed=seed, valid=counts[level]
+            )
+            value = out.values * scale if level else out.values
+            left = residual - (value if passes else value.detach())
+            energies = {"input_sq": _energy(residual, masks[level]), "residual_sq": _energy(left, masks[level])}
+            # Each straight-through step is the identity already: with the residual's gradient stopped, a second one
+            # on top would count the decoder's gradient once a level.
+            values = values + (value.detach() if level and self.straight_through and not passes else value)
+            ids.append(out.ids)
+            add_losses(losses, out.losses)
+            stats |= prefixed(level, out.stats | energies)
+            residual = left
+        return Quantized(values, torch.cat(ids, 1), losses, stats)
+
+    def dequantize(self, ids: Tensor, context: Context) -> Tensor:
+        each = len(self._part(0).codebook_sizes)
+        if each == 0 or ids.shape[1] % each or ids.shape[1] > len(self.codebook_sizes):
+            raise ValueError(
+                f"ids have {ids.shape[1]} levels, but this quantizer takes 1 to {self.settings.depth} of {each} each. "
+                "Leave out whole levels, the last first."
+            )
+        values = [
+            self._part(level).decode(part, grid=context.grid) * self.settings.shrink**level
+            for level, part in enumerate(ids.split(each, 1))
+        ]
+        total = torch.zeros_like(values[0])
+        for value in values:  # in the order of the forward pass, so that the sum is the same bit by bit
+            total = total + value
+        return total
+
+    def draw_levels(self, count: int, generator: torch.Generator) -> Tensor | None:
+        if not self.settings.dropout:
+            return None
+        depth = self.settings.depth
+        drops = torch.rand(count, generator=generator) < self.settings.dropout
+        return torch.randint(1, depth + 1, (count,), generator=generator).where(drops, depth)
+
+    def absorb(self, stats: Mapping[str, Tensor]) -> None:
+        parts = [of_part(level, stats) for level in range(self.settings.depth)]
+        if not self.settings.shared:
+            for part, own in zip(self.parts, parts, strict=True):
+                assert isinstance(part, Quantizer)
+                part.absorb(own)
+            return
+        merged: dict[str, Tensor] = {}
+        for own in parts:
+            merged = self._part(0).merge(merged, own)
+        self._part(0).absorb(merged)
+
+    def _part(self, level: int) -> Quantizer:
+        part = self.parts[0 if self.settings.shared else level]
+        assert isinstance(part, Quantizer)
+        return part
+
+    def _masks(self, z: Tensor, context: Context) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """Mask and count of valid latents of each level; with dropped levels all counts in one collective."""
+        depth = self.settings.depth
+        if context.levels is None:
+            return [context.mask] * depth, [context.valid] * depth
+        kept = context.levels > torch.arange(depth, device=z.device)[:, None]
+        masks = kept[..., None].expand(depth, *z.shape[:2])
+        if context.mask is not None:
+            masks = masks & context.mask
+        return list(masks), list(self._count(masks))
+
+
+def _energy(x: Tensor, mask: Tensor | None) -> Tensor:
+    square = x.detach().square().sum(-1)
+    return (square if mask is None else square * mask).sum()
+
+
+@dataclass(frozen=True)
+class RQConfig(VQConfig):
+    """`residual` over `vq`, with the fields of both side by side."""
+
+    depth: int = 8
+    """Number of levels."""
+    shared: bool = False
+    """One codebook for all levels."""
+    dropout: float = 0.0
+    """Share of training items that keep only their first n levels."""
+    residual_grad: Literal["stop", "pass"] = "stop"
+    """Whether the residual carries a gradient through the levels before it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self.depth, self.dropout)
+
+
+@register_quantizer("rq", RQConfig)
+class RQ(Residual):
+    """Residual vector quantization."""
+
+    def __init__(self, config: RQConfig) -> None:
+        inner = config.as_vq(config.dim)
+        fields = {name: getattr(config, name) for name in ("depth", "shared", "dropout", "residual_grad")}
+        super().__init__(ResidualConfig(config.dim, inner, **fields))
+        self.config = config
