@@ -157,7 +157,7 @@ class VQ(Quantizer):
             self.usage.copy_(counts * (stats["counts"].sum() / counts.sum().clamp(min=1)) * (1 - self.config.ema_decay))
         else:
             self._average(stats)
-            if self.restart:
+            if self.restart and "sample_keys" in stats:
                 self._restart(stats)
         self.updates += 1
         self._started = True
