@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from datamodules.shardindex import ShardError
 
@@ -55,10 +55,16 @@ def decoder(extension: str) -> Callable[[bytes], Any]:
         DecodeError: nothing does.
     """
     last = extension.rpartition(".")[2].lower()
+    if may_hold_code(extension):
+        raise DecodeError(f".{extension} may hold code and is never loaded")
     if last not in _DECODERS:
-        what = "may hold code and is never loaded" if last in _EXECUTABLE else "is not decoded"
-        raise DecodeError(f".{extension} {what}; data are read from {', '.join(sorted(_DECODERS))}")
+        raise DecodeError(f".{extension} is not decoded; known: {', '.join(sorted(_DECODERS))}")
     return _DECODERS[last]
+
+
+def may_hold_code(extension: str) -> bool:
+    """Whether other loaders would execute what such a member says, also where it is compressed."""
+    return any(part in _EXECUTABLE for part in extension.lower().split("."))
 
 
 def is_decodable(extension: str) -> bool:
@@ -72,8 +78,8 @@ def image_extension(members: Mapping[str, bytes]) -> str:
     Raises:
         DecodeError: there is none.
     """
-    for extension in _FORMATS:
-        if extension in members:
+    for extension in members:
+        if extension.rpartition(".")[2] in _FORMATS:
             return extension
     raise DecodeError(f"no picture among {sorted(members) or 'no members'}; known: {', '.join(_FORMATS)}")
 
@@ -98,6 +104,8 @@ def decode_image(data: bytes) -> np.ndarray:
         raise DecodeError(f"decompression bomb: {error}") from error
     except MemoryError as error:
         raise DecodeError("out of memory") from error
+    except UnidentifiedImageError as error:
+        raise DecodeError(f"{len(data):,} bytes that are no JPEG, PNG or WebP") from error
     except (OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError, struct.error) as error:
         # What PIL raises for broken files of its formats; a damaged file must not end a run.
         raise DecodeError(f"no readable picture ({type(error).__name__}: {str(error)[:120]})") from error

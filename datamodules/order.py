@@ -200,8 +200,9 @@ class BatchPlan(NamedTuple):
 
 def slot_seed(seed: int, slot: int) -> int:
     """63 bits for the augmentation of a slot: the same for any rank, worker or restart."""
-    x = seed & _MASK
-    for word in (slot & _MASK, 0x6D6D746F6B):  # two rounds of splitmix64, so that near seeds and slots share nothing
+    x = 0
+    # Two rounds of splitmix64. The seed is mixed before the slot joins it: seed 1, slot 2 must not be seed 2, slot 1.
+    for word in (seed & _MASK, slot & _MASK):
         x = (x ^ word) * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019 & _MASK
         x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & _MASK
         x = (x ^ x >> 27) * 0x94D049BB133111EB & _MASK

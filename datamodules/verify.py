@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from datamodules.cache import is_remote
-from datamodules.decode import DecodeError, decode, is_decodable
+from datamodules.decode import DecodeError, decode, is_decodable, may_hold_code
 from datamodules.report import Category, ShardReport
 from datamodules.shardindex import ShardError, ShardIndex
 from datamodules.shards import ShardSet
@@ -67,9 +67,10 @@ def _check_shard(shards: ShardSet, number: int, sha256: bool, samples: int | Non
         found = len(scanned.samples)
         report.add(entry.name, "mismatch", "", f"the tar holds {found} samples, the manifest says {entry.samples}")
     index_path = shards.index_path(number)
-    if index_path.exists() or not is_remote(where):
-        if not ShardIndex.open(index_path).same_places(scanned.index(size)):
-            report.add(entry.name, "mismatch", "", "the index is not the tar's. Make it again: mmtok shards index")
+    # A remote shard may come without an index: the cache makes it of the tar that was fetched.
+    indexed = index_path.exists() or not is_remote(where)
+    if indexed and not ShardIndex.open(index_path).same_places(scanned.index(size)):
+        report.add(entry.name, "mismatch", "", "the index is not the tar's. Make it again: mmtok shards index")
     _check_samples(shards, number, min(entry.samples, len(scanned.samples)), samples, report)
 
 
@@ -88,4 +89,6 @@ def _check_samples(shards: ShardSet, number: int, count: int, wanted: int | None
                 decode(extension, data)
             except DecodeError as error:
                 category: Category = "undecodable" if is_decodable(extension) else "not decoded"
+                if may_hold_code(extension):
+                    category = "refused"
                 report.add(name, category, f"{sample.key}.{extension}", str(error))
