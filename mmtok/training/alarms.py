@@ -103,12 +103,13 @@ def blur_line(step: int, ratio: float, gap_db: float | None, config: AlarmConfig
     elif gap_db > 2.0:
         cause = f"Without the quantizer it is {gap_db:.1f} dB better: give it more codes, levels or positions."
     else:
+        cost = f"costs only {gap_db:.1f} dB" if gap_db > 0 else "costs nothing"
         cause = (
-            f"The quantizer costs only {gap_db:.1f} dB, so it is the network or the objective: "
+            f"The quantizer {cost}, so it is the network or the objective: "
             "try a perceptual or adversarial term, more channels, or more steps."
         )
     return (
-        f"ALARM blur at step {step:,}: reconstructions hold {100 * ratio:.0f} % of the input's fine detail "
+        f"ALARM blur at step {step:,}: reconstructions hold {100 * ratio:.1f} % of the input's fine detail "
         f"(below {100 * config.blur_min:.0f} %). {cause}"
     )
 

@@ -186,6 +186,14 @@ def wandb_mode(config: WandbConfig) -> str:
     return os.environ.get("WANDB_MODE") or config.mode
 
 
+def offline_note(run_dir: Path) -> str:
+    """What to do with a run that W&B wrote to disk: every restart left a part, and the server wants them in order."""
+    return (
+        f"W&B writes offline. To upload: 'mmtok wandb-sync {run_dir}', or 'wandb sync' each of "
+        f"{run_dir}/wandb/offline-run-* , the oldest first."
+    )
+
+
 def check_wandb(config: WandbConfig) -> None:
     """Refuse early what would fail after the data is loaded.
 

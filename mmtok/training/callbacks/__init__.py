@@ -34,7 +34,7 @@ def build_callbacks(config: RunConfig, run_dir: Path, say: Callable[[str], None]
     """
     log = RunLog(config.log, run_dir, to_plain(config))
     # Usage is read before the scalars, and the scalars before the line that shows both.
-    callbacks: list[Callback] = [CodebookUsage(config.log, log, say), Scalars(config.log, log)]
+    callbacks: list[Callback] = [CodebookUsage(config.log, log, say), Scalars(config.log, log, say)]
     if config.log.progress:
         callbacks.append(Progress(config.log, log, say))
     return [*callbacks, Validation(log, say), Signatures(config.log, log, say), Media(config.log, log, run_dir)]

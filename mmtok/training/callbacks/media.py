@@ -27,7 +27,7 @@ class Media(Callback):
 
     def __init__(self, config: LogConfig, log: RunLog, run_dir: Path) -> None:
         self.config = config
-        self.log = log
+        self.run_log = log
         self.folder = run_dir / "media"
         self._x: Tensor | None = None
         self._step = 0
@@ -57,7 +57,7 @@ class Media(Callback):
             rows += [reconstruction, (reconstruction - self._x) / 2]
         picture = grid(rows)
         self._save(picture, step)
-        self.log.image(step, "media/reconstruction", picture)
+        self.run_log.image(step, "media/reconstruction", picture)
 
     def _save(self, picture: NDArray[np.uint8], step: int) -> None:
         from PIL import Image

@@ -18,7 +18,7 @@ class Progress(Callback):
 
     def __init__(self, config: LogConfig, log: RunLog, say: Callable[[str], None]) -> None:
         self.config = config
-        self.log = log
+        self.run_log = log
         self.say = say
         self._pace: float | None = None
         self._shown = 0
@@ -32,10 +32,10 @@ class Progress(Callback):
             return
         self._shown = step
         if step > 1:  # the first step compiles and starts workers
-            self._pace = smooth(self._pace, self.log.latest["speed/wall_seconds"])
+            self._pace = smooth(self._pace, self.run_log.latest["speed/wall_seconds"])
         if trainer.is_global_zero:
             unit = UNITS.get(pl_module.tokenizer.spec.modality, "samples/s")
-            self.say(line(step, trainer.max_steps, self.log.latest, self._pace, unit))
+            self.say(line(step, trainer.max_steps, self.run_log.latest, self._pace, unit))
 
 
 def smooth(pace: float | None, seconds: float, weight: float = 0.3) -> float:
@@ -62,7 +62,7 @@ def line(step: int, last: int, values: Mapping[str, float], pace: float | None, 
         parts.append(f"codes {100 * values['usage/active']:.0f} %")
     if pace is None:
         if "speed/wall_seconds" in values:
-            parts.append(f"first step after {duration(values['speed/wall_seconds'])}")
+            parts.append(f"first step after {values['speed/wall_seconds']:.1f} s")
         return " | ".join(parts)
     parts.append(f"{values['speed/samples_per_second']:,.0f} {unit}")
     parts.append(f"data wait {100 * values['speed/data_wait']:.0f} %")

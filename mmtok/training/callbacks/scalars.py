@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.profilers import Profiler
 
-from mmtok.training.loggers import RunLog
+from mmtok.training.loggers import RunLog, offline_note, wandb_mode
 from mmtok.training.logs import LogConfig
 from mmtok.training.measures import psnr
 
@@ -64,9 +64,10 @@ class LoopClock(Profiler):
 class Scalars(Callback):
     """Opens the run's log, ends its windows, closes it."""
 
-    def __init__(self, config: LogConfig, log: RunLog) -> None:
+    def __init__(self, config: LogConfig, log: RunLog, say: Callable[[str], None]) -> None:
         self.config = config
-        self.log = log
+        self.say = say
+        self.run_log = log  # `log` is taken: Lightning sets it on every callback
         self.samples = 0
         """Samples seen since the start of the run, over all ranks."""
         self._step = 0
@@ -77,7 +78,9 @@ class Scalars(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
-            self.log.open(trainer.global_step)
+            self.run_log.open(trainer.global_step)
+            if self.config.wandb is not None and wandb_mode(self.config.wandb) == "offline":
+                self.say(offline_note(self.run_log.run_dir))
         self._step = trainer.global_step
         self._begin()
 
@@ -109,7 +112,7 @@ class Scalars(Callback):
         speed = self._speed()
         if torch.cuda.is_available() and module.device.type == "cuda":
             speed["speed/memory_gib"] = torch.cuda.max_memory_allocated(module.device) / 2**30
-        self.log.scalars(self._step, {**window, **speed, "samples": float(self.samples)})
+        self.run_log.scalars(self._step, {**window, **speed, "samples": float(self.samples)})
         self._begin()
 
     def _speed(self) -> dict[str, float]:
@@ -135,10 +138,10 @@ class Scalars(Callback):
             self._flush(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        self.log.close()
+        self.run_log.close()
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        self.log.close()
+        self.run_log.close()
 
     def state_dict(self) -> dict[str, Any]:
         return {"samples": self.samples}

@@ -21,7 +21,7 @@ class Signatures(Callback):
 
     def __init__(self, config: LogConfig, log: RunLog, say: Callable[[str], None]) -> None:
         self.config = config.alarms
-        self.log = log
+        self.run_log = log
         self.say = say
         self.alarms = {name: Alarm(name) for name in ("blur", "gap", "drift")}
         self.best = 0.0
@@ -56,7 +56,7 @@ class Signatures(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
-        step, values = trainer.global_step, self.log.latest
+        step, values = trainer.global_step, self.run_log.latest
         if "val/fine_detail" in values:
             gap = values.get("val/gap_db")
             ratio = values["val/fine_detail"]
@@ -75,7 +75,9 @@ class Signatures(Callback):
                 self._unlabelled_told = True
                 self.say("semantic drift: n/a, the validation set has no labels to probe the ids with")
             return
-        self.log.scalars(step, {"probe/bag": result.bag, "probe/match": result.match, "probe/chance": result.chance})
+        self.run_log.scalars(
+            step, {"probe/bag": result.bag, "probe/match": result.match, "probe/chance": result.chance}
+        )
         drifted = self._drifted(result)
         line = drift_line(step, result.best, result.chance + self.best, result.chance)
         self._read("drift", step, drifted, line)
@@ -91,7 +93,7 @@ class Signatures(Callback):
         """One reading of one alarm: a scalar always, a line when it changes."""
         alarm = self.alarms[name]
         change = alarm.read(bad and step >= self.config.after_steps)
-        self.log.scalars(step, {f"alarm/{name}": float(alarm.raised)})
+        self.run_log.scalars(step, {f"alarm/{name}": float(alarm.raised)})
         if change == "rises":
             self.say(line)
         elif change == "clears":

@@ -36,15 +36,19 @@ class CodebookUsage(Callback):
 
     def __init__(self, config: LogConfig, log: RunLog, say: Callable[[str], None]) -> None:
         self.config = config
-        self.log = log
+        self.run_log = log
         self.say = say
         self.window = UsageWindow()
         self.watch = UsageWatch(config.usage)
         self._told: dict[str, str] = {}
+        self._acted = False
+        self._revived = False
         self._step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._step = trainer.global_step
+        if self._revived:  # the switch is no part of the quantizer's state
+            pl_module.tokenizer.quantizer.revive()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.window.add(outputs["quantized"].stats)
@@ -64,11 +68,11 @@ class CodebookUsage(Callback):
         values = usage_scalars(levels, states)
         raised = {name: alarm for name, state in states.items() if (alarm := self.watch.observe(name, state))}
         values["alarm/collapse"] = float(UsageState.COLLAPSED in raised.values())
-        self.log.scalars(self._step, values)
+        self.run_log.scalars(self._step, values)
         for name, level in levels.items():
             if trainer.is_global_zero:
                 shares = log_shares(sums[f"{name}.counts" if name else "counts"])
-                self.log.histogram(self._step, _join("usage/log10_share", name), shares)
+                self.run_log.histogram(self._step, _join("usage/log10_share", name), shares)
             self._tell(trainer, name, raised.get(name), level.usage)
         if UsageState.COLLAPSED in raised.values():
             self._act(trainer, module)
@@ -90,27 +94,29 @@ class CodebookUsage(Callback):
     def _act(self, trainer: Trainer, module: Any) -> None:
         """What `log.usage.action` asks for at a collapse."""
         action = self.config.usage.action
+        if self._acted:
+            return
+        self._acted = True
         if action == "stop":
             trainer.should_stop = True
             text = "stopping, as log.usage.action=stop asks. The state is saved."
         elif action == "revive":
-            revived = module.tokenizer.quantizer.revive()
-            text = (
-                "dead codes are restarted from the latents of the next step."
-                if revived
-                else ("log.usage.action=revive has no effect: this quantizer learns no codes that could be restarted.")
-            )
+            self._revived = module.tokenizer.quantizer.revive()
+            text = "unused codes restart from badly coded latents from now on."
+            if not self._revived:
+                text = "log.usage.action=revive has no effect, since this quantizer has no codes that could restart."
         else:
             return
         if trainer.is_global_zero:
             self.say(f"collapse at step {self._step:,}: {text}")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"watch": self.watch.state_dict(), "told": dict(self._told)}
+        return {"watch": self.watch.state_dict(), "told": dict(self._told), "revived": self._revived}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.watch.load_state_dict(state_dict["watch"])
         self._told = dict(state_dict["told"])
+        self._revived = bool(state_dict["revived"])
 
 
 def reduced(sums: Mapping[str, Tensor], world: int) -> dict[str, Tensor]:

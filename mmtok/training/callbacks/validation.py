@@ -19,7 +19,7 @@ class Validation(Callback):
     """Logs `val/*`: losses, PSNR, the quantization gap, the share of fine detail kept, usage over the whole set."""
 
     def __init__(self, log: RunLog, say: Callable[[str], None]) -> None:
-        self.log = log
+        self.run_log = log
         self.say = say
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -51,9 +51,9 @@ class Validation(Callback):
         usage = self._usage.read(reduced(self._usage.sums, trainer.world_size))
         means |= usage_scalars(usage)
         step = trainer.global_step
-        self.log.scalars(step, {f"val/{name}": value for name, value in means.items()})
+        self.run_log.scalars(step, {f"val/{name}": value for name, value in means.items()})
         if trainer.is_global_zero:
-            self.say(summary(step, self.log.latest))
+            self.say(summary(step, self.run_log.latest))
 
 
 def summary(step: int, values: dict[str, float]) -> str:
