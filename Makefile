@@ -21,7 +21,7 @@ setup: .venv/installed ## make .venv with the pinned packages and mmtok itself
 	@touch $@
 
 demo: setup ## real pictures to a trained, measured image tokenizer: about 10 minutes on 2 cores
-	$(BIN)/python -m benchmarks.demo
+	$(BIN)/python examples/demo.py
 
 test: setup ## the fast tests: under 10 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -1,0 +1,109 @@
+"""`make demo`: real pictures to a trained, measured image tokenizer, by the same commands you would type.
+
+Downloads photographs as a Debian package (or takes the committed fixture, and says so), makes shards, trains for about six
+minutes, evaluates on photographs that were held out, and says what to look at and what to run next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PACKAGE, FIXTURE = "debian:endless-sky", "fixture"
+PROBE_STEPS = 25
+"""Steps that measure the speed of this machine, before the number of steps is chosen."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="where everything goes")
+    parser.add_argument("--minutes", type=float, default=6.0, help="time for training")
+    parser.add_argument("--source", help="pictures: what 'mmtok shards build' takes; by default a Debian package")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings of the run")
+    args = parser.parse_args()
+    started = time.monotonic()
+    shards, run = args.out / "shards", args.out / "run"
+    source = build(args.source, shards)
+    settings = [f"data.shards={shards}/train", f"data.val_shards={shards}/val", *args.settings]
+    report = run / "evaluation" / "val.json"
+    if not (run / "checkpoints" / "last.ckpt").is_file():
+        train(run, settings, args.minutes, args.out)
+    mmtok("evaluate", str(run), "--out", str(report))
+    photograph = held_out_photograph(shards, args.out)
+    mmtok("encode", str(run), str(photograph), "-o", str(args.out / "codes"), "--overwrite")
+    codes = args.out / "codes" / f"{photograph.stem}.codes.safetensors"
+    mmtok("decode", str(run), str(codes), "-o", str(args.out / "decoded"), "--overwrite")
+    summary(json.loads(report.read_text()), source, args.out, photograph, time.monotonic() - started)
+    return 0
+
+
+def build(wanted: str | None, shards: Path) -> str:
+    """The shard sets, and where their pictures come from."""
+    manifest = shards / "train" / "manifest.json"
+    if manifest.is_file():
+        return str(json.loads(manifest.read_text())["source"])
+    source = wanted or (PACKAGE if shutil.which("apt-get") else FIXTURE)
+    try:
+        # Tiles of 96: photographs of 720 x 360 give 21 each, and every tile of one is on the same side of the split.
+        mmtok("shards", "build", source, str(shards), *(["--tile", "96"] if source != FIXTURE else []))
+    except subprocess.CalledProcessError:
+        if wanted or source == FIXTURE:
+            raise
+        print(f"\n{PACKAGE} cannot be had here: going on with the 64 committed pictures, on which little is learned.")
+        source = FIXTURE
+        mmtok("shards", "build", source, str(shards))
+    return source
+
+
+def train(run: Path, settings: list[str], minutes: float, out: Path) -> None:
+    """Measure the speed, choose the number of steps that fits the time, train."""
+    probe = out / "probe"
+    shutil.rmtree(probe, ignore_errors=True)
+    quiet = ["log.tensorboard=false", "log.media_every_steps=0", "data.val_samples=8", "trainer.val_every=0"]
+    mmtok("train", "image/demo", *settings, *quiet, f"run_dir={probe}", f"trainer.max_steps={PROBE_STEPS}")
+    # The last row of the log covers the steps after the first, which has the start-up in it.
+    seconds = float((probe / "metrics.csv").read_text().splitlines()[-1].split(",")[column(probe, "speed/step_seconds")])
+    steps = max(200, min(6000, int(minutes * 60 / seconds) // 100 * 100))
+    print(f"\n{seconds:.2f} s a step on this machine: {steps:,} steps in about {minutes:.0f} minutes.")
+    every = max(100, steps // 4 // 100 * 100)
+    mmtok("train", "image/demo", *settings, f"run_dir={run}", f"trainer.max_steps={steps}", f"trainer.val_every={every}")
+
+
+def column(run: Path, name: str) -> int:
+    """Place of a scalar in the rows of a run's metrics.csv."""
+    return (run / "metrics.csv").read_text().splitlines()[0].split(",").index(name)
+
+
+def held_out_photograph(shards: Path, out: Path) -> Path:
+    """The first picture of the validation set, as a file."""
+    from datamodules.shards import ShardSet
+
+    sample = ShardSet.open(shards / "val").read(0, 0)
+    extension = next(ext for ext in sample.members if ext in ("jpg", "jpeg", "png", "webp"))
+    path = out / f"held_out.{extension}"
+    path.write_bytes(sample.members[extension])
+    return path
+
+
+def mmtok(*words: str) -> None:
+    """One command, shown as it would be typed."""
+    print(f"\n$ mmtok {shlex.join(words)}", flush=True)
+    subprocess.run([sys.executable, "-m", "mmtok", *words], check=True)
+
+
+def summary(report: dict, source: str, out: Path, photograph: Path, seconds: float) -> None:
+    """What was learned, where it is to be seen, what to run next."""
+    print(report, source, out, photograph, seconds)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode)
