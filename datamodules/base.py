@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from lightning import LightningDataModule
+from typing import TYPE_CHECKING
 
 from mmtok.registry import Registry
+
+if TYPE_CHECKING:  # every spawned loader worker imports this file; Lightning would cost it seconds
+    from lightning import LightningDataModule
 
 
 @dataclass(frozen=True, kw_only=True)
