@@ -130,7 +130,8 @@ class Quantizer(nn.Module):
         only in training.
         """
         count = mask.sum((-2, -1)).float()
-        return (mean_over_ranks(count) if self.training else count).clamp(min=1.0)
+        together = self.training and torch.is_grad_enabled()  # one rank alone may encode, and must not wait
+        return (mean_over_ranks(count) if together else count).clamp(min=1.0)
 
 
 quantizers: Registry[QuantizerConfig, Quantizer] = Registry("quantizer", QuantizerConfig)

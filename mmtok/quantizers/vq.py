@@ -1,7 +1,7 @@
 """Vector quantization: each latent becomes the nearest code of a learned codebook.
 
 van den Oord et al. 2017, "Neural Discrete Representation Learning" (arXiv 1711.00937), with codes by moving average as
-in its appendix; low-dimensional and cosine codes as in ViT-VQGAN (arXiv 2110.04627). The most expressive codebook for its
+in its appendix; low-dimensional and cosine codes as in ViT-VQGAN (arXiv 2110.04627). The freest codebook for its
 size, and the one that can collapse: `init: kmeans` and `restart` keep all of it in use.
 """
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -56,10 +58,25 @@ class Tokenizer(nn.Module):
     networks: Networks
     quantizer: Quantizer
 
+    suffix: str
+    """Of the files `write` makes: ".png"."""
+
     @property
     def spec(self) -> CodeSpec:
         """What the ids mean."""
         raise NotImplementedError
+
+    def write(self, x: Tensor, path: Path) -> None:
+        """Write one signal (1, C, ...) as a file people can open."""
+        raise NotImplementedError
+
+    def fingerprint(self) -> str:
+        """Sixteen hex digits of all weights: codes written by one tokenizer mean nothing to another."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.ndim else b"")
+        return digest.hexdigest()[:16]
 
     def preprocess(self, source: Any) -> Tensor:
         """A file, bytes, picture or array -> x with a batch of one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,6 +44,7 @@ class ImageTokenizer(Tokenizer):
     """
 
     config: ImageTokenizerConfig
+    suffix = ".png"
 
     def __init__(self, config: ImageTokenizerConfig, quantizer: Quantizer) -> None:
         super().__init__()
@@ -115,6 +117,9 @@ class ImageTokenizer(Tokenizer):
         # Contiguous, so that the weights choose the memory format: channels-last GroupNorm is slow on a CPU.
         x = self.networks.decoder(values.transpose(1, 2).unflatten(2, grid).contiguous())
         return x[:, :, : size[0], : size[1]]
+
+    def write(self, x: Tensor, path: Path) -> None:
+        pixels.to_pil(x)[0].save(path)
 
     @staticmethod
     def to_uint8(x: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def gradient_norm(parameters: Iterable[Tensor], clip: float) -> Tensor:
 def update_average(average: nn.Module, module: nn.Module, decay: float, step: int) -> None:
     """Move `average` towards `module`: parameters blended, buffers copied.
 
-    Buffers are copied because an EMA codebook averaged twice no longer fits its encoder, and counters cannot be averaged
+    Buffers are copied because an EMA codebook averaged twice no longer fits its encoder, and counters have no average
     at all. Early on the decay is (1 + step) / (10 + step), so that the average forgets the random start.
     """
     weight = 1 - min(decay, (1 + step) / (10 + step))

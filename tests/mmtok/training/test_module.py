@@ -1,0 +1,120 @@
+import pytest
+import torch
+
+from mmtok.loading import load, read_checkpoint
+from mmtok.training.module import NonFiniteError
+from mmtok.training.run import build_module, train
+
+QUIET = {"say": lambda line: None}
+
+
+def weights(run_dir) -> dict[str, torch.Tensor]:
+    return read_checkpoint(run_dir / "checkpoints" / "last.ckpt")["state_dict"]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_step_counts_updates_whatever_the_accumulation(tiny, accumulate):
+    # platform.md section 2, trap 1: max_steps must not mean batches, nor optimiser calls.
+    run = train(tiny(trainer={"accumulate": accumulate}), **QUIET)
+    checkpoint = read_checkpoint(run / "checkpoints" / "last.ckpt")
+    assert checkpoint["global_step"] == 6
+    assert int(checkpoint["state_dict"]["tokenizer.quantizer.updates"]) == 6
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["last.ckpt", "step-4.ckpt", "step-6.ckpt"]
+
+
+def test_accumulated_batches_make_the_update_of_the_whole_batch(tiny, tmp_path):
+    # A bias before a norm has no gradient but rounding, which Adam would blow up to a full step without this eps.
+    whole = weights(train(tiny(optim={"eps": 1e-3}), **QUIET))
+    halves = {"optim": {"eps": 1e-3}, "trainer": {"accumulate": 2}, "run_dir": str(tmp_path / "parts")}
+    parts = weights(train(tiny(**halves), **QUIET))
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("stop", [2, 4])  # step-2 is before a validation, step-4 after one
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tiny, tmp_path, stop):
+    straight = train(tiny(run_dir=str(tmp_path / "straight")), **QUIET)
+    train(tiny(trainer={"max_steps": stop}), **QUIET)
+    resumed = train(tiny(), **QUIET)
+    expected, got = weights(straight), weights(resumed)
+    assert expected.keys() == got.keys()
+    for name, value in expected.items():
+        assert torch.equal(got[name], value), name
+    assert steps(resumed) == steps(straight)
+
+
+def steps(run_dir) -> list[str]:
+    return [line.partition(",")[0] for line in (run_dir / "metrics.csv").read_text().splitlines()]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_changes_nothing(tiny):
+    # Slot 19 is in update 2: two updates are done, and saved.
+    with pytest.raises(NonFiniteError, match=r"step 2 .*slot16.*Nothing was changed"):
+        train(tiny(data={"poison": 19}), **QUIET)
+
+
+def test_the_weights_are_those_of_the_seed(tiny):
+    torch.manual_seed(99)
+    first = build_module(tiny()).state_dict()
+    torch.manual_seed(1)
+    second = build_module(tiny()).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_average_follows_parameters_and_copies_buffers(tiny):
+    state = weights(train(tiny(), **QUIET))
+    names = [name.removeprefix("ema.") for name in state if name.startswith("ema.")]
+    assert names
+    torch.testing.assert_close(state["ema.quantizer.codebook"], state["tokenizer.quantizer.codebook"], rtol=0, atol=0)
+    weight = "networks.encoder.conv_in.weight"
+    assert not torch.equal(state[f"ema.{weight}"], state[f"tokenizer.{weight}"])
+
+
+def test_a_run_loads_as_a_tokenizer_with_its_average(tiny):
+    run = train(tiny(), **QUIET)
+    tokenizer, state = load(run), weights(run)
+    weight = "networks.encoder.conv_in.weight"
+    assert torch.equal(tokenizer.state_dict()[weight], state[f"ema.{weight}"])
+    assert torch.equal(load(run, raw=True).state_dict()[weight], state[f"tokenizer.{weight}"])
+    x = torch.rand(1, 3, 9, 7) * 2 - 1
+    codes = tokenizer.encode(x)
+    assert tokenizer.decode(codes).shape == x.shape
+    assert not tokenizer.training
+
+
+def test_another_experiment_is_not_written_over(tiny):
+    train(tiny(), **QUIET)
+    with pytest.raises(ValueError, match=r"another experiment, which differs in\n  optim.lr: 0.001 -> 0.01"):
+        train(tiny(optim={"lr": 1e-2}), **QUIET)
+
+
+def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_sizes():
+    from mmtok.config import RunConfig
+    from mmtok.training.run import check_division
+
+    assert RunConfig
+    from types import SimpleNamespace as Space
+
+    config = Space(trainer=Space(accumulate=2), data=Space(batch_size=100))
+    with pytest.raises(ValueError, match="8 ranks x 2 accumulation steps. Use 96 or 112"):
+        check_division(config, 8)
+
+
+def test_init_from_says_what_was_taken_resized_and_new(tiny, tmp_path):
+    first = train(tiny(), **QUIET)
+    lines: list[str] = []
+    config = tiny(quantizer={"codebook_size": 24}, init_from=str(first), run_dir=str(tmp_path / "second"))
+    train(config, say=lines.append)
+    text = "\n".join(lines)
+    assert "tensors taken" in text
+    assert "resized: quantizer.codebook (16, 8) -> (24, 8)" in text
+
+
+def test_damaged_checkpoints_are_named(tiny, tmp_path):
+    run = train(tiny(), **QUIET)
+    last = run / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"last.ckpt is damaged or no checkpoint .*step-4.ckpt, step-6.ckpt"):
+        load(run)
+    with pytest.raises(ValueError, match="there is no"):
+        load(tmp_path / "nowhere")
