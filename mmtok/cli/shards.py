@@ -1,0 +1,156 @@
+"""Build, index, describe and verify shard sets.
+
+mmtok shards build fixture -o data/fixture
+mmtok shards build photos/ -o data/photos --tile 256
+mmtok shards index 'https://host/set/{00000..00999}.tar' -o data/set
+mmtok shards info data/photos/train
+mmtok shards verify data/photos/train
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datamodules.report import ShardReport
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    _build_arguments(actions.add_parser("build", help="make shards of a folder, an archive, a package or a data set"))
+    _index_arguments(actions.add_parser("index", help="make manifest and indexes for tars that exist"))
+    info = actions.add_parser("info", help="say what a shard set holds")
+    info.add_argument("path", help="folder of the set, or its manifest.json")
+    info.add_argument("--json", action="store_true", help="as JSON")
+    verify = actions.add_parser("verify", help="check sizes, hashes, indexes and samples of a set")
+    verify.add_argument("path", help="folder of the set, or its manifest.json")
+    verify.add_argument("--samples", type=int, help="samples to decode of each shard (default: all; 0: none)")
+    verify.add_argument("--no-sha256", action="store_true", help="leave the hashes out")
+    verify.add_argument("--cache-dir", help="folder for remote shards")
+    verify.add_argument("--allow-pipe", action="store_true", help="permit addresses that run shell commands")
+    verify.add_argument("--json", metavar="FILE", help="write the report as JSON too")
+
+
+def _build_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", nargs="?", help="a folder, a zip, a .deb, or a name (see --list)")
+    parser.add_argument("-o", "--out", type=Path, help="folder that gets train/, val/ ...")
+    parser.add_argument("--list", action="store_true", help="list the sources known by name")
+    parser.add_argument("--size", type=int, help="make larger pictures smaller: pixels of the shorter side")
+    parser.add_argument("--tile", type=int, help="cut pictures into squares of so many pixels a side")
+    parser.add_argument("--quality", type=int, help="JPEG quality of re-encoded pictures (default 95)")
+    parser.add_argument("--val-fraction", type=float, help="share of the photographs held out for validation")
+    parser.add_argument("--shard-mb", type=int, help="most megabytes of a shard (default 128)")
+    parser.add_argument("--limit", type=int, help="most pictures to take")
+    parser.add_argument("--cache", help="folder for downloads")
+    parser.add_argument("--workers", type=int, help="threads (default: one a core)")
+
+
+def _index_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("urls", nargs="+", metavar="URL", help="paths, globs, folders or addresses, with {000..999}")
+    parser.add_argument("-o", "--out", type=Path, help="where manifest and indexes go (default: beside the tars)")
+    parser.add_argument("--kind", default="images", help="images, audio, text or vectors (default: images)")
+    parser.add_argument("--split", default="", help="train, val or test")
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, one a line")
+    parser.add_argument("--source", default="", help="where the data come from")
+    parser.add_argument("--licence", default="", help="their licence")
+    parser.add_argument("--sha256", action="store_true", help="compute hashes, which reads every tar whole")
+    parser.add_argument("--workers", type=int, default=8, help="tars read at a time (default 8)")
+    parser.add_argument("--cache-dir", help="folder for remote shards")
+    parser.add_argument("--allow-pipe", action="store_true", help="permit addresses that run shell commands")
+    parser.add_argument("--json", metavar="FILE", help="write the report as JSON too")
+
+
+def run(args: argparse.Namespace) -> int:
+    actions = {"build": _build, "index": _index, "info": _info, "verify": _verify}
+    return actions[args.action](args)
+
+
+def _build(args: argparse.Namespace) -> int:
+    from datamodules.build import build_shards, source_names
+
+    if args.list:
+        names = source_names()
+        width = max(map(len, names))
+        print("\n".join(f"{name:{width}}  {about}" for name, about in names.items()))
+        return 0
+    if args.source is None or args.out is None:
+        raise ValueError("shards build needs a source and -o FOLDER, or --list.")
+    names_ = ("size", "tile", "quality", "val_fraction", "shard_mb", "limit", "cache", "workers")
+    options = {name: getattr(args, name) for name in names_ if getattr(args, name) is not None}
+    print(build_shards(args.source, args.out, progress=progress("pictures"), **options))
+    return 0
+
+
+def _index(args: argparse.Namespace) -> int:
+    from datamodules.cache import ShardCache
+    from datamodules.indexing import index_tars
+
+    classes = tuple(args.classes.read_text(encoding="utf-8").split("\n")) if args.classes else ()
+    manifest, report = index_tars(
+        args.urls,
+        args.out,
+        kind=args.kind,
+        split=args.split,
+        classes=tuple(name.strip() for name in classes if name.strip()),
+        source=args.source,
+        licence=args.licence,
+        sha256=args.sha256,
+        workers=args.workers,
+        cache=ShardCache(args.cache_dir, allow_pipe=args.allow_pipe),
+        progress=progress("tars"),
+    )
+    lazy = sum(shard.bytes is None for shard in manifest.shards)
+    code = _report(report, args.json)
+    print(f"{report.reused:,} shards were indexed before; {lazy:,} remote ones will be when they are first read")
+    return code
+
+
+def _info(args: argparse.Namespace) -> int:
+    from datamodules.shards import ShardSet
+
+    info = ShardSet.open(args.path).info()
+    if args.json:
+        print(json.dumps(dict(info), indent=1, ensure_ascii=False))
+        return 0
+    width = max(map(len, info))
+    for name, value in info.items():
+        print(f"{name:{width}}  {value:,}" if isinstance(value, int) else f"{name:{width}}  {value}")
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from datamodules.shards import ShardSet
+    from datamodules.verify import verify
+
+    shards = ShardSet.open(args.path, cache_dir=args.cache_dir, allow_pipe=args.allow_pipe)
+    report = verify(shards, sha256=not args.no_sha256, samples=args.samples, progress=progress("shards"))
+    return _report(report, args.json)
+
+
+def _report(report: ShardReport, file: str | None) -> int:
+    """Print a report; the exit status is 1 where something is wrong."""
+    print(report.text())
+    if file:
+        Path(file).write_text(json.dumps(report.plain(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return 0 if report.ok else 1
+
+
+def progress(what: str) -> Callable[[int, int], None] | None:
+    """A line that counts up on a terminal; nothing in a log file."""
+    if not sys.stderr.isatty():
+        return None
+    drawn = 0.0
+
+    def show(done: int, total: int) -> None:
+        nonlocal drawn
+        if done == total or time.monotonic() - drawn > 0.1:
+            drawn = time.monotonic()
+            print(f"\r{done:,}/{total:,} {what}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+    return show
