@@ -142,6 +142,7 @@ class TokenizerModule(L.LightningModule):
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
         """Reconstruct with the weights a user would get, with and without the quantizer."""
+        batch = only_valid(batch)
         tokenizer, x = self.evaluated, batch["x"]
         out = tokenizer(x, batch.get("lengths"))
         bypass = tokenizer.synthesise(out.latents.z, out.latents.grid, tuple(x.shape[2:]))
@@ -166,6 +167,17 @@ class TokenizerModule(L.LightningModule):
         from mmtok import __version__
 
         checkpoint["mmtok"] = {"version": __version__, "config": to_plain(self.config)}
+
+
+def only_valid(batch: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A validation batch without its padding and without what stands in for unreadable samples."""
+    valid = batch.get("valid")
+    if valid is None or all(valid):
+        return batch
+    kept = torch.tensor([i for i, good in enumerate(valid) if good], device=batch["x"].device, dtype=torch.int64)
+    tensors = {name: value[kept] for name, value in batch.items() if isinstance(value, Tensor)}
+    lists = {name: [value[i] for i in kept.tolist()] for name, value in batch.items() if name in ("key", "valid")}
+    return {**batch, **tensors, **lists}
 
 
 def detach(quantized: Any) -> Any:
