@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -209,7 +210,8 @@ def _array(data: bytes) -> np.ndarray:
         if dtype.hasobject or size > MAX_ARRAY or size > len(data) - file.tell():
             raise ValueError(f"{dtype} of shape {shape} does not fit {len(data)} bytes, or holds objects")
         return np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError, TypeError, SyntaxError) as error:
+    except (ValueError, EOFError, OSError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
+        # The header is a Python literal, and numpy parses it as one.
         raise DecodeError(f"no plain array ({error})") from error
 
 

@@ -24,7 +24,7 @@ from mmtok.schema import ConfigError, parse, to_plain
 MANIFEST = "manifest.json"
 FORMAT = "mmtok-shards-1"
 MAX_OPEN = 128
-"""Tars held open by one process: streams x sets in use at a time, well under the usual limit of 1,024 files."""
+"""Tars, each with its mapped index, held open by one process: well under the usual limit of 1,024 files."""
 
 
 class Sample(NamedTuple):

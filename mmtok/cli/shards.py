@@ -107,7 +107,10 @@ def _index(args: argparse.Namespace) -> int:
     )
     lazy = sum(shard.bytes is None for shard in manifest.shards)
     code = _report(report, args.json)
-    print(f"{report.reused:,} shards were indexed before; {lazy:,} remote ones will be when they are first read")
+    if report.reused:
+        print(f"{report.reused:,} of them were indexed before")
+    if lazy:
+        print(f"{lazy:,} remote shards are known by their sidecars; each is indexed when it is first read")
     return code
 
 
