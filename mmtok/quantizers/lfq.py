@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig, register_quantizer
-from mmtok.quantizers.reduce import world_size
+from mmtok.quantizers.reduce import mean_over_ranks
 
 _TABLE_ENTRIES = 1 << 19
 """Entries of the two half tables that are held at a time: 2 MB, so that a chunk stays in the cache."""
@@ -67,7 +66,7 @@ class LFQ(Quantizer):
         corners = bits * 2.0 - 1.0
         ids = (bits * self.strides).sum(-1)
         straight = corners + (latents - latents.detach())  # adds an exact zero: the values are those of `decode`
-        losses = self._losses(latents, corners, context.mask)
+        losses = self._losses(latents, corners, context)
         return Quantized(self.project_out(straight), ids[:, None], losses, self._stats(ids, bits, context.mask))
 
     def dequantize(self, ids: Tensor, context: Context) -> Tensor:
@@ -79,31 +78,29 @@ class LFQ(Quantizer):
         # entropies saturate and their gradient dies (image.md trap 12).
         return F.rms_norm(self.project_in(z), (self.config.bits,), eps=1e-6)
 
-    def _losses(self, latents: Tensor, corners: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        """The terms that have a weight. Each rank's means are shares: their average over ranks is the global mean."""
-        config = self.config
-        if not (config.entropy_weight or config.commitment_weight):
-            return {}
-        x, losses = latents.flatten(0, 1), {}
-        logits = x * (4 / config.temperature)
-        valid = x.new_ones(x.shape[:1]) if mask is None else mask.flatten().to(x.dtype)
-        total, share = valid.sum(), 1
-        sums = _JointSum.apply(logits, valid) if config.entropy_weight else total.new_zeros(1)
-        # An encode on one rank alone, or a validation of unequal length, must not wait for other ranks.
-        if self.training and torch.is_grad_enabled() and world_size() > 1:
-            sums, total = _SumOverRanks.apply(sums, total)
-            share = world_size()
-        total = total.clamp(min=1.0)
+    def _losses(self, latents: Tensor, corners: Tensor, context: Context) -> dict[str, Tensor]:
+        """The terms that have a weight."""
+        config, losses = self.config, {}
         if config.entropy_weight:
-            mean = sums / total
+            logits = latents * (4 / config.temperature)
+            mean = self._mean_distribution(logits.flatten(0, 1), context)
             negated = torch.xlogy(mean, mean.clamp(min=1e-30)).sum()  # minus the entropy, since it is to be high
             losses["codebook_entropy"] = config.entropy_weight * config.diversity * negated
-            samples = (_binary_entropy(logits).sum(-1) * valid).sum()
-            losses["sample_entropy"] = config.entropy_weight * samples * share / total
+            losses["sample_entropy"] = config.entropy_weight * context.mean(_binary_entropy(logits).sum(-1))
         if config.commitment_weight:
-            distances = ((x - corners.flatten(0, 1)).square().mean(-1) * valid).sum()
-            losses["commitment"] = config.commitment_weight * distances * share / total
+            distance = (latents - corners).square().mean(-1)
+            losses["commitment"] = config.commitment_weight * context.mean(distance)
         return losses
+
+    def _mean_distribution(self, logits: Tensor, context: Context) -> Tensor:
+        """Logits (N, d) -> probability of each of the 2^d codes, over the valid positions of all ranks."""
+        weight = logits.new_ones(len(logits)) if context.mask is None else context.mask.flatten().to(logits.dtype)
+        sums = _JointSum.apply(logits, weight)
+        if self.training and torch.is_grad_enabled():  # one rank alone may encode, and must not wait
+            # The entropy is of the mean over ranks (image.md trap 5). Its gradient is taken as if this rank's part
+            # were the whole: every rank does so from the same mean, and DDP's average divides by their number.
+            sums = mean_over_ranks(sums.detach()) + (sums - sums.detach())
+        return sums / (max(len(logits), 1) if context.valid is None else context.valid)
 
     def _stats(self, ids: Tensor, bits: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """How often each code, and each pair of bits, was set."""
@@ -175,23 +172,3 @@ def _chunks(logits: Tensor, weight: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     half = logits.shape[1] // 2
     rows = max(512, _TABLE_ENTRIES // (2**half + 2 ** (logits.shape[1] - half)))
     return zip(logits.split(rows), weight.split(rows), strict=True)
-
-
-class _SumOverRanks(torch.autograd.Function):
-    """A table and a count, summed over ranks in one collective.
-
-    `torch.distributed.all_reduce` has no gradient, and one through each rank's own part alone would be averaged by DDP
-    into a fraction of the true one (image.md trap 5). Every rank computes the same entropy of the same sum, so the
-    gradients that come back are equal, and their sum over ranks is their number times each: no second collective.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-        packed = torch.cat([table.flatten(), count.reshape(1)])
-        dist.all_reduce(packed)
-        return packed[:-1].view_as(table), packed[-1]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None]:
-        return grad * world_size(), None

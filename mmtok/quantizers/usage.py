@@ -195,7 +195,7 @@ class LevelUsage(NamedTuple):
     bits: BitUsage | None = None
     """For binary codes (lfq)."""
     energy: LevelEnergy | None = None
-    """For residual levels."""
+    """For residual levels: of the innermost this codebook is part of."""
 
     def scalars(self) -> dict[str, float]:
         """Every measure by name, for a logger."""
@@ -235,7 +235,9 @@ class UsageWindow:
             usage = measure(host[f"{prefix}counts"])
             products = host.get(f"{prefix}bit_products")
             bits = None if products is None else measure_bits(products, usage.tokens)
-            out[level] = LevelUsage(usage, bits, energies.get(level))
+            parents = (level.rsplit(".", depth)[0] for depth in range(level.count(".") + 1))
+            energy = next((energies[parent] for parent in parents if parent in energies), None)
+            out[level] = LevelUsage(usage, bits, energy)
         return out
 
 

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from mmtok.quantizers import build_quantizer
 from mmtok.quantizers.usage import UsageConfig, UsageState, UsageWatch, UsageWindow, measure, measure_bits
 
 SIZES = (256, 1024, 16384)
@@ -187,6 +188,29 @@ def test_energies_give_the_gain_and_the_residual_ratio_of_each_level():
     assert first.energy.residual_ratio == pytest.approx(0.5)
     assert second.energy.residual_ratio == pytest.approx(0.25)
     assert first.energy.gain_db == second.energy.gain_db == pytest.approx(10 * math.log10(4))
+
+
+@pytest.mark.parametrize(("name", "levels"), [("rq", ["0", "1"]), ("residual", ["0.0", "0.1", "1.0", "1.1"])])
+def test_residual_quantizers_give_counts_and_energies_of_every_level(name, levels):
+    torch.manual_seed(0)
+    inner = {} if name == "rq" else {"inner": {"name": "pq", "codebook_size": 32}}
+    quantizer = build_quantizer(name, dim=8, depth=2, **inner, **({"codebook_size": 32} if name == "rq" else {}))
+    window = UsageWindow()
+    window.add(quantizer(torch.randn(2, 50, 8)).stats)
+    read = window.read()
+    assert list(read) == levels
+    for level in read.values():
+        assert level.usage.tokens == 100
+        assert 0 < level.energy.residual_ratio < 1.5
+        assert {"gini", "gain_db", "residual_ratio"} <= set(level.scalars())
+
+
+def test_binary_quantizers_give_measures_of_their_bits():
+    torch.manual_seed(0)
+    window = UsageWindow()
+    window.add(build_quantizer("lfq", dim=8, bits=6)(torch.randn(2, 500, 8)).stats)
+    assert window.read()[""].bits.entropy.shape == (6,)
+    assert {"bit_entropy_min", "bit_correlation_max", "bits_dead"} <= set(window.read()[""].scalars())
 
 
 def test_bits_that_copy_and_bits_that_never_change_are_seen():
