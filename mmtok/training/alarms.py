@@ -9,9 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from mmtok.schema import ConfigError
 
 
@@ -72,35 +69,9 @@ class Alarm:
         self.raised, self._bad = bool(state["raised"]), int(state["bad"])
 
 
-def high_frequency_energy(x: Tensor) -> Tensor:
-    """Energy of each signal above half the highest frequency it can hold, with any number of axes.
-
-    Args:
-        x: (B, C, ...) signals, of one size.
-
-    Returns:
-        (B,) float32, mean power per sample of the signal.
-    """
-    axes = tuple(range(2, x.ndim))
-    x = x.float()
-    sizes = x.shape[2:]
-    x = x - x.mean(axes, keepdim=True)
-    radius = torch.zeros((), device=x.device)
-    for i, size in enumerate(sizes):
-        shape = (-1, *(1,) * (len(sizes) - 1 - i))
-        # Without a window the jump from one border to the other counts as detail: a fifth of it at 32 pixels.
-        x = x * torch.hann_window(size, periodic=False, device=x.device).view(shape)
-        radius = radius + torch.fft.fftfreq(size, device=x.device).square().view(shape)
-    power = torch.fft.fftn(x, dim=axes, norm="ortho").abs().square().mean(1)
-    high = radius > 0.25**2  # half of 0.5 cycles a sample
-    return (power * high).flatten(1).mean(1)
-
-
-def blur_line(step: int, ratio: float, gap_db: float | None, config: AlarmConfig) -> str:
+def blur_line(step: int, ratio: float, gap_db: float, config: AlarmConfig) -> str:
     """The line of a blur alarm: what, how much, and which half of the model to look at."""
-    if gap_db is None:
-        cause = "Try a perceptual or adversarial term, or fewer pixels a position."
-    elif gap_db > 2.0:
+    if gap_db > 2.0:
         cause = f"Without the quantizer it is {gap_db:.1f} dB better: give it more codes, levels or positions."
     else:
         cost = f"costs only {gap_db:.1f} dB" if gap_db > 0 else "costs nothing"

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from lightning import Callback, Trainer
-from numpy.typing import NDArray
 from torch import Tensor
 
+from mmtok.evaluation.pictures import contact_sheet
 from mmtok.tokenizers.base import Tokenizer
+from mmtok.tokenizers.pixels import to_uint8
 from mmtok.training.loggers import RunLog
 from mmtok.training.logs import LogConfig
+from mmtok.training.module import only_valid
 
-GAP = 2
-"""White pixels between two pictures."""
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class Media(Callback):
@@ -49,21 +51,20 @@ class Media(Callback):
             self._x = first_samples(trainer, module, self.config.media_items)
         if self._x is None or self._x.ndim != 4 or self._x.shape[1] not in (1, 3):
             return
-        rows = [self._x]
-        tokenizers = [module.tokenizer] if module.ema is None else [module.tokenizer, module.ema]
-        for tokenizer in tokenizers:
-            reconstruction = reconstruct(trainer, tokenizer, self._x)
-            # Half the difference around grey, so that its sign shows and nothing is cut off.
-            rows += [reconstruction, (reconstruction - self._x) / 2]
-        picture = grid(rows)
+        x = to_uint8(self._x)
+        rows = {"input": x}
+        for label, tokenizer in {"": module.tokenizer, " (EMA)": module.ema}.items():
+            if tokenizer is not None:
+                y = to_uint8(reconstruct(trainer, tokenizer, self._x))
+                rows[f"output{label}"] = y
+                rows[f"difference{label}"] = ((y.int() - x.int()) / 2 + 127.5).round().to(torch.uint8)
+        picture = contact_sheet(rows, title=f"step {step:,}; difference around grey, halved")
         self._save(picture, step)
-        self.run_log.image(step, "media/reconstruction", picture)
+        self.run_log.image(step, "media/reconstruction", np.asarray(picture))
 
-    def _save(self, picture: NDArray[np.uint8], step: int) -> None:
-        from PIL import Image
-
+    def _save(self, picture: Image, step: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(self.folder / f"step-{step:08d}.png")
+        picture.save(self.folder / f"step-{step:08d}.png")
         others = [path for path in sorted(self.folder.glob("step-*.png")) if not is_power_of_two(step_of(path))]
         for path in others[: -self.config.media_keep]:
             path.unlink()
@@ -93,7 +94,7 @@ def first_samples(trainer: Trainer, module: Any, count: int) -> Tensor | None:
     parts: list[Tensor] = []
     for batch in loader:
         batch = data.transfer_batch_to_device(batch, module.device, 0)
-        parts.append(data.on_after_batch_transfer(batch, 0)["x"])
+        parts.append(only_valid(data.on_after_batch_transfer(batch, 0))["x"])
         if sum(map(len, parts)) >= count:
             break
     sized = [part for part in parts if part.shape[1:] == parts[0].shape[1:]]
@@ -110,15 +111,3 @@ def reconstruct(trainer: Trainer, tokenizer: Tokenizer, x: Tensor) -> Tensor:
             return tokenizer(x).x.float()
     finally:
         tokenizer.train(training)
-
-
-def grid(rows: list[Tensor]) -> NDArray[np.uint8]:
-    """Rows of pictures (N, C, H, W) in [-1, 1] -> one picture (height, width, 3)."""
-    count, _, height, width = rows[0].shape
-    sheet = np.full((len(rows) * (height + GAP) - GAP, count * (width + GAP) - GAP, 3), 255, np.uint8)
-    for i, row in enumerate(rows):
-        pixels = ((row.clamp(-1, 1) + 1) * 127.5).round().byte().cpu().permute(0, 2, 3, 1).numpy()
-        for j, picture in enumerate(pixels):
-            top, left = i * (height + GAP), j * (width + GAP)
-            sheet[top : top + height, left : left + width] = picture  # grey pictures fill all three channels
-    return sheet

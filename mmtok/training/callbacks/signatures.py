@@ -14,6 +14,7 @@ from mmtok.evaluation.probe import ProbeResult, probe_ids
 from mmtok.training.alarms import Alarm, blur_line, drift_line, gap_line
 from mmtok.training.loggers import RunLog
 from mmtok.training.logs import LogConfig
+from mmtok.training.module import only_valid
 
 
 class Signatures(Callback):
@@ -51,18 +52,16 @@ class Signatures(Callback):
         ids = outputs["quantized"].ids[:count]
         if ids.shape[1] and (not self._ids or ids.shape[1:] == self._ids[0].shape[1:]):
             self._ids.append(ids.detach())
-            self._labels.append(batch["label"][:count].detach())
+            self._labels.append(only_valid(batch)["label"][:count].detach())
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
         step, values = trainer.global_step, self.run_log.latest
-        if "val/fine_detail" in values:
-            gap = values.get("val/gap_db")
-            ratio = values["val/fine_detail"]
+        if "val/psnr" in values:
+            gap, ratio = values["val/quantization_gap"], values["val/high_frequency_ratio"]
             self._read("blur", step, ratio < self.config.blur_min, blur_line(step, ratio, gap, self.config))
-            if gap is not None:
-                self._read("gap", step, gap > self.config.gap_max_db, gap_line(step, gap, self.config))
+            self._read("gap", step, gap > self.config.gap_max_db, gap_line(step, gap, self.config))
         if self.config.probe_samples:
             self._probe(step)
 
