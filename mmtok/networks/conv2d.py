@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -60,6 +61,8 @@ class Conv2dConfig(EncoderConfig):
     """What the shortcut of a widening block starts from. VQGAN+ starts from the block's own result."""
     gradient_checkpointing: bool = False
     """Recompute blocks in the backward pass: about a third more time for a fraction of the memory."""
+    channels_last: bool = False
+    """Lay weights, and so activations, out channels-last: faster on GPUs in bf16, and on CPUs where norm is none."""
 
     def __post_init__(self) -> None:
         if not self.multipliers or min(self.multipliers) < 1:
@@ -223,6 +226,8 @@ class Conv2dNetworks(Networks):
         self.encoder = Encoder2d(config)
         self.decoder = Decoder2d(config)
         self.downsample = config.factors[-1]
+        if config.channels_last:
+            self.to(memory_format=torch.channels_last)
 
     @property
     def last_layer(self) -> Tensor:

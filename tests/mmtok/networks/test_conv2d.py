@@ -119,6 +119,15 @@ def test_checkpointing_changes_memory_but_not_gradients():
         torch.testing.assert_close(a.grad, b.grad, msg=name)
 
 
+def test_the_layout_of_weights_changes_no_value():
+    plain, last = build(**SMALL), build(**SMALL, channels_last=True)
+    last.load_state_dict(plain.state_dict())
+    assert last.encoder.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    z = last.encoder(torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
+    assert z.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(plain.encoder(torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))), z)
+
+
 def test_compiling_keeps_the_names_of_the_state():
     net = build(**SMALL)
     names = list(net.state_dict())
