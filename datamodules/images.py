@@ -53,6 +53,7 @@ class Images(ShardDataModule):
     """Batches of "x" (B, C, H, W), "label" (B,) with -1 where there is none, and "key"."""
 
     config: ImagesConfig
+    extensions = ("jpg", "jpeg", "png", "webp", "cls")
 
     def item(self, sample: SlotSample, training: bool) -> tuple[np.ndarray, int, str]:
         """One sample -> pixels (C, H, W) uint8, class, key."""
@@ -77,7 +78,7 @@ class Images(ShardDataModule):
 def cut_square(pixels: np.ndarray, config: ImagesConfig, draw: np.random.Generator | None) -> np.ndarray:
     """A square of `image_size` from a picture (H, W, 3) uint8; by the draws in training, the middle without them.
 
-    The draws are always three, so that an option does not change what another one sees.
+    The draws are always four, so that an option does not change what another one sees.
     """
     height, width = pixels.shape[:2]
     if min(height, width) < 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning import LightningDataModule
@@ -22,6 +22,9 @@ class ShardDataModule(LightningDataModule):
 
     Rank, world and position are read from the trainer in its own process and given to the workers.
     """
+
+    extensions: ClassVar[tuple[str, ...] | None] = None
+    """Members of a sample that `item` looks at; None reads all."""
 
     def __init__(self, config: DataConfig) -> None:
         super().__init__()
@@ -56,6 +59,7 @@ class ShardDataModule(LightningDataModule):
         stream = BatchStream(
             open_sets(self.config), self.config, partial(self.item, training=True), self.batch,
             seed=self.seed, rank=rank, world=world, accumulate=self.accumulate, start_update=start,
+            extensions=self.extensions,
         )  # fmt: skip
         return loader(stream, self.config.workers, pin_memory=torch.cuda.is_available())
 
@@ -63,7 +67,7 @@ class ShardDataModule(LightningDataModule):
         rank, world, _ = self._place()
         stream = ValStream(
             self.validation_set(), self.config, partial(self.item, training=False), self.batch,
-            seed=self.seed, rank=rank, world=world,
+            seed=self.seed, rank=rank, world=world, extensions=self.extensions,
         )  # fmt: skip
         # One process at most: it is read for seconds at a time, beside the training loader's.
         return loader(stream, min(1, self.config.workers), pin_memory=torch.cuda.is_available())
@@ -86,6 +90,10 @@ class ShardDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         return batch | {"x": self.to_signal(batch["x"])}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # `item` goes to workers that may be spawned; a trainer cannot, with its loops and loggers.
+        return self.__dict__ | {"trainer": None}
 
     def _place(self) -> tuple[int, int, int]:
         """Rank, world, and updates done; alone at the start where there is no trainer."""

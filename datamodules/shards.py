@@ -143,7 +143,7 @@ class ShardSet:
         manifest_path = path if path.name.endswith(".json") else path / MANIFEST
         if not manifest_path.is_file():
             tars = any(path.glob("*.tar")) if path.is_dir() else False
-            remedy = f"mmtok shards index '{path}/*.tar'" if tars else "mmtok shards build SOURCE"
+            remedy = f"mmtok shards index '{path}/*.tar'" if tars else f"mmtok shards build SOURCE -o {path.parent}"
             raise ShardError(f"{path} is no shard set: {manifest_path} does not exist. Make it with: {remedy}")
         manifest = Manifest.load(manifest_path)
         if not manifest.samples:

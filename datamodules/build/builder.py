@@ -171,7 +171,9 @@ def assign_splits(entries: list[Entry], val_fraction: float | None) -> list[str]
 
 def _writer(source: Source, out: Path, split: str, classes: tuple[str, ...], options: BuildOptions) -> ShardWriter:
     provenance = source.provenance
-    chosen = {name: value for name, value in asdict(options).items() if name not in ("cache", "workers", "shard_mb")}
+    chosen = asdict(options)
+    for name in ("cache", "workers", "shard_mb") + (() if options.size or options.tile else ("quality",)):
+        chosen.pop(name)  # what does not show in a sample
     return ShardWriter(
         out / split,
         kind="images",

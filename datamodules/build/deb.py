@@ -14,7 +14,7 @@ from email.parser import HeaderParser
 from pathlib import Path
 from typing import IO, Any
 
-OFFLINE = "Without it, use the pictures that come along: mmtok shards build fixture OUT"
+OFFLINE = "Without it, use the pictures that come along: mmtok shards build fixture -o data/fixture."
 MAX_BYTES = 2 << 30
 """Content taken of one package at most; it is held in memory."""
 TIMEOUT = 1800

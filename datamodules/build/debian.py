@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import gzip
 import json
 import re
@@ -149,7 +150,9 @@ class DebianSource(Source):
         except ValueError as error:
             if name in PRESETS:
                 raise
-            raise ValueError(f"{error}{suggest(name, PRESETS)}") from error
+            near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.6)
+            hint = f" Did you mean debian:{near[0]}?" if near else ""
+            raise ValueError(f"{error}{hint}") from error
 
 
 def stamp_group(name: str) -> str:

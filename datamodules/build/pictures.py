@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
 """Extensions of files that are taken as pictures."""
+KEPT = ("jpg", "jpeg", "png", "webp")
+"""Those that a training run decodes; the others are written as PNG."""
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+"""What may be inside, whatever a file is called: PIL would start Ghostscript for an EPS named .png."""
 LOSSY = ("jpg", "jpeg", "webp")
 
 
@@ -24,14 +28,14 @@ def check(data: bytes) -> None:
     Raises:
         OSError: it does not decode.
     """
-    with open_picture(data) as picture:
+    with open_picture(data, FORMATS[:3]) as picture:
         # A JPEG is decoded at an eighth of its size: every coefficient is still read, for a fraction of the time.
         picture.draft(None, (picture.width // 8 or 1, picture.height // 8 or 1))
         picture.load()
 
 
-def open_picture(data: bytes) -> Image:
-    """Bytes -> a PIL picture, not decoded yet.
+def open_picture(data: bytes, formats: tuple[str, ...] = FORMATS) -> Image:
+    """Bytes -> a PIL picture of one of the formats, not decoded yet.
 
     Raises:
         OSError: it is no picture, or one so large that it must be an attack.
@@ -39,7 +43,7 @@ def open_picture(data: bytes) -> Image:
     from PIL import Image
 
     try:
-        picture = Image.open(io.BytesIO(data))
+        picture = Image.open(io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError as error:
         raise OSError(str(error)) from error
     if picture.width * picture.height > (Image.MAX_IMAGE_PIXELS or 2**27):
@@ -105,7 +109,7 @@ def prepare(entry: Entry, size: int | None, tile: int | None, quality: int) -> l
     extension = next((name for name in parts if name in PICTURES), None)
     if extension is None:
         return [(entry.key, parts)]
-    if size is None and tile is None:
+    if size is None and tile is None and extension in KEPT:
         check(parts[extension])
         return [(entry.key, parts)]
     with open_picture(parts.pop(extension)) as source:
