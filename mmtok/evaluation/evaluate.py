@@ -171,7 +171,8 @@ class _Evaluation:
             "samples": self.samples,
             "round_trip_max_difference": self.round_trip,
             "device": self.device.type,
-            "precision": "float32",
+            # torch lets convolutions on a GPU use TF32 unless told otherwise; ids at ties may differ by it.
+            "precision": "tf32" if self.device.type == "cuda" and torch.backends.cudnn.allow_tf32 else "float32",
             "versions": {"mmtok": __version__, "torch": torch.__version__},
         }
         if self.features is not None:

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from functools import cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 PSNR_CAP = 100.0
@@ -43,27 +42,34 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     Wang et al. 2004, as scikit-image computes it with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
     data_range=255, channel_axis=...`.
     """
-    batch, channels, height, width = x.shape
+    batch, _, height, width = x.shape
     if min(height, width) < WINDOW:
         return x.new_full((batch,), torch.nan, dtype=torch.float64)
-    # Around 128, so that variances are no small differences of large squares.
-    a, b = (picture.float().flatten(0, 1)[:, None] - 128 for picture in (x, y))
-    mean_a, mean_b, square_a, square_b, product = _blur(torch.cat([a, b, a * a, b * b, a * b], 1)).unbind(1)
+    # float64 throughout: variances are small differences of large squares, and neither autocast nor TF32 touches it.
+    a, b = x.double(), y.double()
+    mean_a, mean_b, square_a, square_b, product = (_blur(maps) for maps in (a, b, a * a, b * b, a * b))
     var_a, var_b, cov = square_a - mean_a**2, square_b - mean_b**2, product - mean_a * mean_b
-    mean_a, mean_b = mean_a + 128, mean_b + 128
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    map_ = (2 * mean_a * mean_b + c1) * (2 * cov + c2)
-    map_ = map_ / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
-    return map_.flatten(1).double().mean(1).view(batch, channels).mean(1)
+    similarity = (2 * mean_a * mean_b + c1) * (2 * cov + c2)
+    similarity = similarity / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
+    return similarity.flatten(1).mean(1)  # all channels have as many positions
 
 
 def _blur(maps: Tensor) -> Tensor:
-    """(N, M, H, W) under the Gaussian window, only where it lies inside."""
-    offsets = torch.arange(WINDOW, device=maps.device, dtype=torch.float64) - WINDOW // 2
+    """(B, C, H, W) under the Gaussian window, only where it lies inside: two banded products."""
+    rows, columns = (_band(side).to(maps.device) for side in maps.shape[2:])
+    return rows.T @ maps @ columns
+
+
+@cache
+def _band(side: int) -> Tensor:
+    """(side, side - WINDOW + 1), the window at each of its places."""
+    offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
     window = torch.exp(-(offsets**2) / (2 * SIGMA**2))
-    window = (window / window.sum()).float().expand(maps.shape[1], 1, 1, WINDOW)
-    rows = F.conv2d(maps, window, groups=maps.shape[1])
-    return F.conv2d(rows, window.transpose(2, 3), groups=maps.shape[1])
+    band = torch.zeros(side, side - WINDOW + 1, dtype=torch.float64)
+    for i, weight in enumerate(window / window.sum()):
+        band.diagonal(-i).fill_(weight)
+    return band
 
 
 def high_frequency_energy(x: Tensor) -> Tensor:

@@ -227,7 +227,7 @@ class Conv2dNetworks(Networks):
         self.decoder = Decoder2d(config)
         self.downsample = config.factors[-1]
         if config.channels_last:
-            self.to(memory_format=torch.channels_last)
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
 
     @property
     def last_layer(self) -> Tensor:

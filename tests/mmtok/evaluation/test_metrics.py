@@ -40,7 +40,14 @@ def test_ssim_is_scikit_images(pair, channels):
         )
         for a, b in zip(x, y, strict=True)
     ]
-    np.testing.assert_allclose(metrics.ssim(tensor(x), tensor(y)), want, atol=1e-6)
+    np.testing.assert_allclose(metrics.ssim(tensor(x), tensor(y)), want, atol=1e-12)
+
+
+def test_autocast_changes_nothing(pair):
+    x, y = map(tensor, pair)
+    want = metrics.ssim(x, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(metrics.ssim(x, y), want)
 
 
 def test_a_picture_smaller_than_the_window_has_no_ssim_and_spoils_no_mean(pair):
