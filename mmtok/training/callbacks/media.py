@@ -10,12 +10,12 @@ import torch
 from lightning import Callback, Trainer
 from torch import Tensor
 
+from datamodules.stream import only_valid
 from mmtok.evaluation.pictures import contact_sheet
 from mmtok.tokenizers.base import Tokenizer
 from mmtok.tokenizers.pixels import to_uint8
 from mmtok.training.loggers import RunLog
 from mmtok.training.logs import LogConfig
-from mmtok.training.module import only_valid
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,7 +56,7 @@ class Media(Callback):
         for label, tokenizer in {"": module.tokenizer, " (EMA)": module.ema}.items():
             if tokenizer is not None:
                 y = to_uint8(reconstruct(trainer, tokenizer, self._x))
-                rows[f"output{label}"] = y
+                rows[f"reconstruction{label}"] = y
                 rows[f"difference{label}"] = ((y.int() - x.int()) / 2 + 127.5).round().to(torch.uint8)
         picture = contact_sheet(rows, title=f"step {step:,}; difference around grey, halved")
         self._save(picture, step)

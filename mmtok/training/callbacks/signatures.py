@@ -10,11 +10,11 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from datamodules.stream import only_valid
 from mmtok.evaluation.probe import ProbeResult, probe_ids
 from mmtok.training.alarms import Alarm, blur_line, drift_line, gap_line
 from mmtok.training.loggers import RunLog
 from mmtok.training.logs import LogConfig
-from mmtok.training.module import only_valid
 
 
 class Signatures(Callback):

@@ -17,7 +17,7 @@ from mmtok.training.logs import ScalarBuffer
 
 
 class Validation(Callback):
-    """Logs `val/*`: losses; what `mmtok evaluate` measures of pictures; the quantization gap; usage of the whole set."""
+    """Logs `val/*`: losses; what `mmtok evaluate` measures of pictures; the quantization gap; usage of the set."""
 
     def __init__(self, log: RunLog, say: Callable[[str], None]) -> None:
         self.run_log = log
