@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 import webdataset
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from datamodules.base import DataConfig
@@ -254,6 +256,17 @@ class ValStream(IterableDataset):
             yield Place(0, shard, number - (self.ends[shard - 1] if shard else 0))
 
 
+def only_valid(batch: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A validation batch without its padding and without what stands in for unreadable samples."""
+    valid = batch.get("valid")
+    if valid is None or all(valid):
+        return batch
+    kept = torch.tensor([i for i, good in enumerate(valid) if good], device=batch["x"].device, dtype=torch.int64)
+    tensors = {name: value[kept] for name, value in batch.items() if isinstance(value, Tensor)}
+    lists = {name: [value[i] for i in kept.tolist()] for name, value in batch.items() if name in ("key", "valid")}
+    return {**batch, **tensors, **lists}
+
+
 def open_sets(config: DataConfig) -> list[ShardSet]:
     """The shard sets of `config.shards`."""
     paths = [config.shards] if isinstance(config.shards, str) else [one.path for one in config.shards]
@@ -283,9 +296,15 @@ def loader(
         batch_size=None,
         num_workers=workers,
         pin_memory=pin_memory,
+        collate_fn=_as_is,
         prefetch_factor=4 if workers else None,
         multiprocessing_context=context if workers else None,
     )
+
+
+def _as_is(batch: Any) -> Any:
+    """Batches are ready: PyTorch would look through each for arrays to convert."""
+    return batch
 
 
 def _worker() -> tuple[int, int]:
