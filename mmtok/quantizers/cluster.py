@@ -11,10 +11,12 @@ from torch import Tensor
 
 from mmtok.quantizers.search import nearest
 
-_STRIPES = 29.0
+_STRIPES = 7.0
 """Periods a unit step along the probe spans: many, so that neighbours get unrelated keys, and few enough that a
 difference of 1e-7 between devices or batch sizes does not change a key."""
 _GOLDEN = 0.6180339887
+_ROUNDS = 8
+"""Rounds in which the first centres are drawn; with one centre a round it would be k-means++."""
 
 
 def selection_keys(x: Tensor, weight: Tensor, probe: Tensor, counter: Tensor) -> Tensor:
@@ -54,10 +56,22 @@ def kmeans(rows: Tensor, codes: Tensor, seed: int, iterations: int = 10) -> tupl
         centres = rows[torch.arange(size, device=rows.device) % count].clone()
         centres[count:] += 0.01 * rows.square().mean().sqrt() * noise[count:]
         return centres, codes.new_full((size,), count / size)
-    centres = rows[:size].clone()
+    centres = _spread(rows, size, torch.Generator().manual_seed(seed))
     for _ in range(iterations):
         ids = nearest(rows, centres)
         counts = rows.new_zeros(size).index_add_(0, ids, rows.new_ones(count))
         sums = torch.zeros_like(centres).index_add_(0, ids, rows)
         centres = (sums / counts[:, None].clamp(min=1)).where(counts[:, None] > 0, centres)
     return centres, counts
+
+
+def _spread(rows: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """First centres (size, D): in each round the likelier drawn the farther from those drawn before."""
+    share = -(-size // _ROUNDS)
+    centres = rows[:share]
+    while len(centres) < size:
+        distance = (rows - centres[nearest(rows, centres)]).square().sum(1)
+        u = torch.rand(len(rows), generator=generator).to(rows).clamp(min=1e-9)
+        drawn = (u.log() / distance.clamp(min=1e-20)).topk(min(share, size - len(centres))).indices
+        centres = torch.cat([centres, rows[drawn]])
+    return centres

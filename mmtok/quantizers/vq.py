@@ -133,7 +133,8 @@ class VQ(Quantizer):
         if wanted:
             # K-means wants latents as they come; a restart those that are coded badly, as k-means++ draws them.
             importance = distance if self._initialised() else torch.ones_like(distance)
-            scale = self.codebook.square().mean().sqrt()
+            # A power of two: rounding in the codes, which differs with the number of ranks, must not reach the keys.
+            scale = self.codebook.square().mean().clamp(min=1e-12).log2().div(2).round().exp2()
             keys = selection_keys(x, importance * weight, self.probe / scale, self.updates)
             stats["sample_keys"], stats["sample_latents"] = select(keys, x, wanted)
         return stats

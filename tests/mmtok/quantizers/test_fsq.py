@@ -1,0 +1,52 @@
+from itertools import product as tuples
+from math import prod
+
+import pytest
+import torch
+
+from mmtok.quantizers import build_quantizer
+
+LEVEL_SETS = [(2,), (2, 2, 2), (3, 4), (8, 5, 5, 5), (8, 6, 5), (7, 5, 5, 5, 5), (4, 4, 4, 4, 4), (16, 16, 16), (257,)]
+
+
+def bare(levels):
+    """The grid alone: both projections the identity."""
+    quantizer = build_quantizer("fsq", dim=len(levels), levels=list(levels)).eval()
+    quantizer.project_in = quantizer.project_out = torch.nn.Identity()
+    return quantizer
+
+
+def grid(levels):
+    """Latents that land on each grid point (1, prod(levels), C), the first channel fastest."""
+    digits = torch.tensor(list(tuples(*[range(n) for n in reversed(levels)]))).flip(1)
+    return torch.logit((digits + 0.5) / torch.tensor(levels))[None], digits
+
+
+@pytest.mark.parametrize("levels", LEVEL_SETS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_ids_and_grid_points_are_one_to_one(levels, dtype):  # image.md trap 11
+    quantizer = bare(levels)
+    z, digits = grid(levels)
+    if dtype == torch.bfloat16 and max(levels) > 16:
+        pytest.skip("bfloat16 latents cannot tell so many levels apart")
+    out = quantizer(z.to(dtype))
+    assert torch.equal(out.ids[0, 0], torch.arange(prod(levels)))
+    torch.testing.assert_close(quantizer.decode(out.ids), out.values, rtol=0, atol=0)
+    half = (torch.tensor(levels) - 1) / 2
+    torch.testing.assert_close(out.values[0], (digits - half) / half)
+
+
+@pytest.mark.parametrize("levels", LEVEL_SETS)
+def test_no_latent_leaves_the_range(levels):  # image.md trap 11
+    quantizer = bare(levels)
+    extremes = torch.tensor([-torch.inf, -1e30, -100.0, -1e-8, 0.0, 1e-8, 100.0, 1e30, torch.inf])
+    ids = quantizer(extremes[:, None].expand(-1, len(levels))[None]).ids
+    assert ids.min() >= 0
+    assert ids.max() < prod(levels)
+    values = quantizer(torch.randn(1, 500, len(levels)) * 10).values
+    assert values.abs().max() <= 1
+
+
+def test_too_few_grid_points_are_refused():
+    with pytest.raises(ValueError, match="at least 2"):
+        build_quantizer("fsq", dim=4, levels=[8, 1])
