@@ -162,7 +162,7 @@ class ShardSet:
         Args:
             shard: number of the shard in the manifest.
             sample: number of the sample in the shard.
-            extensions: members to read; None reads all.
+            extensions: members to read, by the last part of their extension; None reads all.
 
         Raises:
             ShardError: the shard cannot be used, or does not hold what the manifest says.
@@ -173,7 +173,7 @@ class ShardSet:
             raise ShardError(f"shard {name} holds {len(index)} samples, its manifest says {said}")
         members = {}
         for extension, (offset, size) in index.members(sample).items():
-            if extensions is None or extension in extensions:
+            if extensions is None or extension.rpartition(".")[2] in extensions:
                 members[extension] = data = os.pread(fd, size, offset)
                 if len(data) < size:
                     raise ShardError(f"{index.key(sample)}.{extension} is cut short")

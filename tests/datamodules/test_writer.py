@@ -57,6 +57,7 @@ def test_what_is_written_is_read_at_any_position(tmp_path):
         assert sample.key == f"cat_{i}_png"
         assert sample.members == {"jpg": bytes([i]) * (i * 7), "cls": b"1"}
     assert source.read(2, 4, {"cls"}).members == {"cls": b"1"}
+    assert source.read(2, 4, {"png"}).members == {}
     assert manifest.extensions == ("cls", "jpg")
 
 
