@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-import torch
 import webdataset
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -203,8 +202,8 @@ class BatchStream(webdataset.DataPipeline):
 class ValStream(IterableDataset):
     """The first samples of a set in their order: equally many batches of equal size on every rank.
 
-    Batches carry "valid" (B,) bool: False for padding and for a sample that could not be read, whose place another
-    sample takes. Sums over valid items, reduced over ranks, are exact for any world size.
+    Batches carry "valid", a list of bool that stays on the host: False for padding and for a sample that could not be
+    read, whose place another takes. Sums over valid items, reduced over ranks, are exact for any world size.
     """
 
     def __init__(
@@ -243,7 +242,7 @@ class ValStream(IterableDataset):
             places = [(first + i) * self.world + self.rank for i in range(self.batch_size)]
             items, bads = zip(*(self._item(place) for place in places), strict=True)
             valid = [place < self.samples and not bad for place, bad in zip(places, bads, strict=True)]
-            yield self.collate(list(items)) | {"valid": torch.tensor(valid), "bad": [bad for bad in bads if bad]}
+            yield self.collate(list(items)) | {"valid": valid, "bad": [bad for bad in bads if bad]}
 
     def _item(self, place: int) -> tuple[Any, BadSample | None]:
         if place >= self.samples:  # padding: whatever can be read, and not counted as bad twice
