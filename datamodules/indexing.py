@@ -9,7 +9,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -19,7 +19,7 @@ from braceexpand import braceexpand
 from datamodules.cache import TIMEOUT, ShardCache, is_remote
 from datamodules.report import MAX_NAMED, ShardReport
 from datamodules.shardindex import ShardError, ShardIndex
-from datamodules.shards import Manifest, Shard
+from datamodules.shards import MANIFEST, Manifest, Shard
 from datamodules.tarscan import scan_file
 
 
@@ -42,7 +42,7 @@ def index_tars(
     urls: Iterable[str],
     folder: str | Path | None = None,
     *,
-    kind: str = "images",
+    kind: str = "",
     split: str = "",
     classes: tuple[str, ...] = (),
     source: str = "",
@@ -61,7 +61,7 @@ def index_tars(
     Args:
         urls: paths, globs, folders, http(s), file: or (permitted by `cache`) pipe: addresses, with brace ranges.
         folder: where manifest and indexes go; by default beside the tars, if they are all in one folder.
-        kind: "images", "audio", "text" or "vectors".
+        kind: "images", "audio", "text" or "vectors". This and the next four: what an earlier manifest says, if empty.
         split: "train", "val" or "test".
         classes: names of the classes.
         source: where the data come from.
@@ -82,6 +82,8 @@ def index_tars(
     home = _folder(entries, folder)
     home.mkdir(parents=True, exist_ok=True)
     report = ShardReport(f"index of {len(entries)} tars in {home}")
+    earlier = Manifest.load(home / MANIFEST) if (home / MANIFEST).exists() else Manifest(kind="images")
+    known = {shard.name: shard for shard in earlier.shards}
     shards, extensions = [], set[str]()
     with ThreadPoolExecutor(workers) as pool:
         jobs = pool.map(lambda entry: _index(entry, home, cache, sha256), entries)
@@ -89,18 +91,19 @@ def index_tars(
             _join(report, found.report)
             extensions |= set(found.extensions)
             if found.shard is not None:
-                shards.append(found.shard)
+                shards.append(_with_hash(found.shard, known))
             if progress:
                 progress(done, len(entries))
     if not shards:
         raise ShardError(f"none of {len(entries)} tars holds a sample.\n{report.text()}")
     manifest = Manifest(
-        kind=kind,
-        split=split,
+        kind=kind or earlier.kind,
+        split=split or earlier.split,
         extensions=tuple(sorted(extensions)),
-        classes=classes,
-        source=source,
-        licence=licence,
+        classes=classes or earlier.classes,
+        source=source or earlier.source,
+        licence=licence or earlier.licence,
+        provenance=earlier.provenance,
         shards=tuple(shards),
     )
     manifest.save(home)
@@ -212,6 +215,13 @@ def _found(entry: _Entry, home: Path, index: ShardIndex, report: ShardReport) ->
     url = None if Path(entry.url) == (home / f"{entry.name}.tar").absolute() else entry.url
     shard = Shard(name=entry.name, samples=len(index), bytes=index.tar_bytes, sha256=index.notes.get("sha256"), url=url)
     return _Found(shard, index.extensions, report)
+
+
+def _with_hash(shard: Shard, known: dict[str, Shard]) -> Shard:
+    """The shard with the hash that an earlier manifest gives it: it is what `verify` should find."""
+    old = known.get(shard.name)
+    same = old is not None and old.bytes == shard.bytes
+    return replace(shard, sha256=shard.sha256 or old.sha256) if old and same else shard
 
 
 def _stats_path(url: str) -> Path:

@@ -54,7 +54,7 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
 def _index_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("urls", nargs="+", metavar="URL", help="paths, globs, folders or addresses, with {000..999}")
     parser.add_argument("-o", "--out", type=Path, help="where manifest and indexes go (default: beside the tars)")
-    parser.add_argument("--kind", default="images", help="images, audio, text or vectors (default: images)")
+    parser.add_argument("--kind", default="", help="images, audio, text or vectors (default: images)")
     parser.add_argument("--split", default="", help="train, val or test")
     parser.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, one a line")
     parser.add_argument("--source", default="", help="where the data come from")

@@ -109,6 +109,16 @@ def test_hashes_come_when_asked_for(tmp_path):
     assert verify(ShardSet.open(folder), sha256=False).ok
 
 
+def test_indexing_a_built_set_again_keeps_what_its_manifest_says(tmp_path):
+    about = {"kind": "text", "split": "val", "classes": ("a",), "licence": "MIT", "provenance": {"version": 3}}
+    with ShardWriter(tmp_path / "set", **about) as writer:
+        writer.add("a", {"txt": b"x"})
+    (tmp_path / "set" / "val-000000.idx").unlink()
+    manifest, _ = index_tars([str(tmp_path / "set")])
+    assert manifest == writer.manifest
+    assert verify(ShardSet.open(tmp_path / "set")).ok
+
+
 def test_a_sidecar_that_disagrees_is_reported(tmp_path):
     """img2dataset's NAME_stats.json."""
     folder = tars(tmp_path / "a")
