@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks.tables import table
 
@@ -42,11 +43,11 @@ def shards(source: Path, out: Path) -> Path:
     """The shard sets of the archive, built once."""
     folder = out / "shards"
     if not (folder / "train" / "manifest.json").is_file():
-        mmtok("shards", "build", str(source), str(folder))
+        mmtok("shards", "build", str(source), "-o", str(folder))
     return folder
 
 
-def measure(name: str, steps: int, data: Path, out: Path) -> dict[str, float | str]:
+def measure(name: str, steps: int, data: Path, out: Path) -> dict[str, Any]:
     """Train one row to `steps` and read it there."""
     run = out / name
     report = run / "evaluation" / f"step-{steps}.json"
@@ -89,9 +90,20 @@ def main() -> None:
     (args.out / "table.md").write_text(text + "\n")
 
 
-def row(name: str, report: dict, seconds: float) -> list[str]:
+def row(name: str, report: dict[str, Any], seconds: float) -> list[str]:
     """One line of the table."""
-    return [name, "", "", "", "", "", "", f"{seconds:.3f}"]
+    metrics, usage = report["metrics"], report["usage"]
+    active = " + ".join(f"{round(level['active'] * level['size']):,}" for level in usage) or "-"
+    return [
+        name,
+        f"{metrics['psnr']:.2f}",
+        f"{metrics['ssim']:.3f}",
+        active,
+        ", ".join(sorted({level["state"] for level in usage})) or "-",
+        f"{metrics['quantization_gap']:.2f}",
+        f"{metrics['bits_per_pixel']:.3f}" if usage else "-",
+        f"{seconds:.3f}",
+    ]
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         args = parse_arguments(words)
-        return int(args.run(args))
+        return int(args.perform(args))
     except KeyboardInterrupt:
         print("mmtok: stopped.", file=sys.stderr)
         return 130
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
-    """The command line, with the verb's `run` in it. Only the module of the verb asked for is imported."""
+    """The command line, with the verb's `run` in it as `perform`. Only the module of the verb asked for is imported."""
     from mmtok import __version__
     from mmtok.schema import suggest
 
@@ -58,7 +58,7 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
             sub.description = module.__doc__
             sub.formatter_class = argparse.RawDescriptionHelpFormatter
             module.add_arguments(sub)
-            sub.set_defaults(run=module.run)
+            sub.set_defaults(perform=module.run)
     return parser.parse_args(list(words))
 
 
