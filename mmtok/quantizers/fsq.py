@@ -61,9 +61,8 @@ class FSQ(Quantizer):
         return weight.new_zeros(self.codebook_sizes[0]).index_add_(0, ids.flatten(), weight.flatten())
 
     def _bound(self, x: Tensor) -> Tensor:
-        """Squash each channel into (-0.5, radix - 0.5), so that rounding gives 0 .. radix - 1."""
-        return (x.sigmoid() * self.radix - 0.5).clamp(min=-0.499).minimum(self.radix - 0.501)
+        """Squash each channel into [-0.499, radix - 0.501], so that rounding gives 0 .. radix - 1."""
+        return x.sigmoid() * (self.radix - 0.002) - 0.499
 
     def _values(self, digits: Tensor) -> Tensor:
-        half = (self.radix - 1) / 2
-        return self.project_out((digits - half) / half)
+        return self.project_out(digits * (2 / (self.radix - 1)) - 1)
