@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mmtok.registry import Registry
 
 if TYPE_CHECKING:  # every spawned loader worker imports this file; Lightning would cost it seconds
-    from lightning import LightningDataModule
+    from datamodules.module import ShardDataModule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,5 +49,5 @@ class DataConfig:
     """Permit `pipe:` shard addresses, which run shell commands."""
 
 
-datamodules: Registry[DataConfig, LightningDataModule] = Registry("data", DataConfig)
+datamodules: Registry[DataConfig, ShardDataModule] = Registry("data", DataConfig)
 register_data = datamodules.register

@@ -51,13 +51,13 @@ def build(wanted: str | None, shards: Path) -> str:
     source = wanted or (PACKAGE if shutil.which("apt-get") else FIXTURE)
     try:
         # Tiles of 96: photographs of 720 x 360 give 21 each, and every tile of one is on the same side of the split.
-        mmtok("shards", "build", source, str(shards), *(["--tile", "96"] if source != FIXTURE else []))
+        mmtok("shards", "build", source, "-o", str(shards), *(["--tile", "96"] if source != FIXTURE else []))
     except subprocess.CalledProcessError:
         if wanted or source == FIXTURE:
             raise
         print(f"\n{PACKAGE} cannot be had here: going on with the 64 committed pictures, on which little is learned.")
         source = FIXTURE
-        mmtok("shards", "build", source, str(shards))
+        mmtok("shards", "build", source, "-o", str(shards))
     return source
 
 

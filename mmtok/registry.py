@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from mmtok.schema import ConfigError, field_types, parse, suggest
 
@@ -85,7 +85,8 @@ class Registry(Generic[C, M]):
             ConfigError: unknown name or field, or a value the class refuses.
         """
         if fields and not isinstance(block, self.base):
-            block = {"name": block, **fields} if isinstance(block, str) else {**block, **fields}
+            given = {"name": block} if isinstance(block, str) else cast(Mapping[str, Any], block)
+            block = {**given, **fields}
         config = self.parse(block, self.kind)
         return self.class_of(config)(config)
 

@@ -10,7 +10,6 @@ import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from functools import cache
 from typing import Any, Literal, TypeVar, Union
 
 T = TypeVar("T")
@@ -61,7 +60,6 @@ def parse(cls: type[T], data: Mapping[str, Any], path: str = "", label: str = ""
         raise ConfigError(f"{path}: {error}" if path else str(error)) from error
 
 
-@cache
 def field_types(cls: type) -> dict[str, Any]:
     """The resolved type of every field of a dataclass."""
     hints = typing.get_type_hints(cls)
@@ -88,7 +86,7 @@ def convert(hint: Any, value: Any, path: str) -> Any:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{path} must be a mapping, got {value!r}.")
         return {str(key): convert(args[1], item, join(path, str(key))) for key, item in value.items()}
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if isinstance(value, hint):
             return value
         registry = registry_of(hint)

@@ -123,7 +123,7 @@ class Quantizer(nn.Module):
     def revive(self) -> bool:
         """Restart unused codes from now on, as the trainer asks at a collapse; False where no code could restart."""
         inner = [module for module in self.modules() if isinstance(module, Quantizer) and module is not self]
-        return any([module.revive() for module in inner])
+        return any([module.revive() for module in inner])  # noqa: C419, every one of them is asked
 
     def _count(self, mask: Tensor) -> Tensor:
         """Valid latents a rank of mask (..., B, T), 1 at least. Ranks hold equal numbers only without a mask, and meet

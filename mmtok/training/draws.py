@@ -20,7 +20,7 @@ def generator(*counters: int) -> torch.Generator:
 
 
 def draw_levels(
-    quantizer: Quantizer, seed: int, step: int, batch_size: int, *, rank: int, world: int, part: slice, count: int
+    quantizer: Quantizer, seed: int, step: int, batch_size: int, *, rank: int, world: int, part: slice
 ) -> Tensor | None:
     """Levels to keep (B,) of this rank's items, or None where the quantizer drops none.
 
@@ -34,10 +34,9 @@ def draw_levels(
         rank: this process.
         world: processes.
         part: this accumulated batch's slots among the rank's.
-        count: items in it.
     """
     drawn = quantizer.draw_levels(batch_size, generator(seed, 1, step))
-    return None if drawn is None else drawn[rank::world][part][:count]
+    return None if drawn is None else drawn[rank::world][part]
 
 
 def draw_seed(seed: int, step: int, micro: int, rank: int) -> int:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from datamodules.stream import only_valid
 from mmtok.config import RunConfig
 from mmtok.losses.base import losses
 from mmtok.schema import to_plain
@@ -94,10 +95,10 @@ class TokenizerModule(L.LightningModule):
         """One pass, with the draws of this rank's slots of the global batch."""
         step, x = self.trainer.global_step, batch["x"]
         per_rank = x.shape[0]
+        first = self._micro * per_rank
         levels = draw_levels(
             self.tokenizer.quantizer, self.config.seed, step, self.config.data.batch_size,
-            rank=self.trainer.global_rank, world=self.trainer.world_size, part=slice(self._micro * per_rank, None),
-            count=per_rank,
+            rank=self.trainer.global_rank, world=self.trainer.world_size, part=slice(first, first + per_rank),
         )  # fmt: skip
         seed = draw_seed(self.config.seed, step, self._micro, self.trainer.global_rank)
         return self.tokenizer(
@@ -108,7 +109,8 @@ class TokenizerModule(L.LightningModule):
         """Weighted terms, in float32 whatever the networks run in."""
         with torch.autocast(self.device.type, enabled=False):
             reconstruction, x = out.x.float(), batch["x"].float()
-            terms = {name: term.config.weight * term(reconstruction, x) for name, term in self.terms.items()}
+            weights = {name: term.weight for name, term in self.config.loss.items() if term}
+            terms = {name: weights[name] * term(reconstruction, x) for name, term in self.terms.items()}
         return terms | out.quantized.losses
 
     def _update(self, optimizer: L.pytorch.core.optimizer.LightningOptimizer, batch: Mapping[str, Any]) -> None:
@@ -167,17 +169,6 @@ class TokenizerModule(L.LightningModule):
         from mmtok import __version__
 
         checkpoint["mmtok"] = {"version": __version__, "config": to_plain(self.config)}
-
-
-def only_valid(batch: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A validation batch without its padding and without what stands in for unreadable samples."""
-    valid = batch.get("valid")
-    if valid is None or all(valid):
-        return batch
-    kept = torch.tensor([i for i, good in enumerate(valid) if good], device=batch["x"].device, dtype=torch.int64)
-    tensors = {name: value[kept] for name, value in batch.items() if isinstance(value, Tensor)}
-    lists = {name: [value[i] for i in kept.tolist()] for name, value in batch.items() if name in ("key", "valid")}
-    return {**batch, **tensors, **lists}
 
 
 def detach(quantized: Any) -> Any:

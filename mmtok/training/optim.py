@@ -56,7 +56,8 @@ def update_average(average: nn.Module, module: nn.Module, decay: float, step: in
     at all. Early on the decay is (1 + step) / (10 + step), so that the average forgets the random start.
     """
     weight = 1 - min(decay, (1 + step) / (10 + step))
-    targets, sources = list(average.parameters()), list(module.parameters())
+    targets: list[Tensor] = list(average.parameters())
+    sources: list[Tensor] = list(module.parameters())
     torch._foreach_lerp_(targets, sources, weight)
     for target, source in zip(average.buffers(), module.buffers(), strict=True):
         target.copy_(source)
