@@ -6,7 +6,9 @@ import argparse
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 VERBS: dict[str, str] = {
     "config": "merge, check and print a run's configuration",
@@ -23,6 +25,7 @@ VERBS: dict[str, str] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns its exit status. A user's mistake is one line, without a traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
+    warnings.showwarning = show_warning
     try:
         args = parse_arguments(words)
         return int(args.perform(args))
@@ -38,6 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"mmtok: {describe(error)}", file=sys.stderr)
         return 2
+
+
+def show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
+    """A warning is for the person at the terminal: its text, without the line of code that gave it."""
+    print(f"mmtok: note: {message}", file=sys.stderr)
 
 
 def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
