@@ -18,13 +18,13 @@ class AlarmConfig:
 
     after_steps: int = 1000
     """No alarm of blur or drift before this update: young reconstructions are blurred, and young ids say little."""
-    blur_min: float = 0.1
-    """Blur: least share of the input's high-frequency energy that a reconstruction must hold. A Gaussian blur of 0.8
-    pixels leaves a tenth."""
+    blur_min: float = 0.03
+    """Blur: least share of the input's high-frequency energy that a reconstruction must hold. A Gaussian blur of one
+    pixel leaves this much."""
     gap_max_db: float = 6.0
     """Quantization gap: most dB of PSNR that quantizing may cost against decoding the latents directly."""
-    drift_max: float = 0.3
-    """Drift: most of the kNN probe's best lead over chance that may be lost."""
+    drift_max: float = 0.5
+    """Drift: most of the kNN probe's best lead over chance that may be lost, two validations in a row."""
     probe_samples: int = 1000
     """Validation samples whose ids are probed; 0 turns the probe off."""
     probe_neighbours: int = 10

@@ -24,7 +24,7 @@ class Signatures(Callback):
         self.config = config.alarms
         self.run_log = log
         self.say = say
-        self.alarms = {name: Alarm(name) for name in ("blur", "gap", "drift")}
+        self.alarms = {"blur": Alarm("blur"), "gap": Alarm("gap"), "drift": Alarm("drift", after=2)}
         self.best = 0.0
         """The probe's best lead over chance so far."""
         self._unlabelled_told = False
