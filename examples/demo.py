@@ -1,12 +1,13 @@
 """`make demo`: real pictures to a trained, measured image tokenizer, by the same commands you would type.
 
-Downloads photographs as a Debian package (or takes the committed fixture, and says so), makes shards, trains for about six
-minutes, evaluates on photographs that were held out, and says what to look at and what to run next.
+Downloads photographs as a Debian package (or takes the committed fixture, and says so), makes shards, trains for about
+six minutes, evaluates on photographs that were held out, and says what to look at and what to run next.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import shlex
 import shutil
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 PACKAGE, FIXTURE = "debian:endless-sky", "fixture"
 PROBE_STEPS = 25
@@ -21,6 +23,7 @@ PROBE_STEPS = 25
 
 
 def main() -> int:
+    """Every step, each skipped where it was done before."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="where everything goes")
     parser.add_argument("--minutes", type=float, default=6.0, help="time for training")
@@ -68,16 +71,14 @@ def train(run: Path, settings: list[str], minutes: float, out: Path) -> None:
     quiet = ["log.tensorboard=false", "log.media_every_steps=0", "data.val_samples=8", "trainer.val_every=0"]
     mmtok("train", "image/demo", *settings, *quiet, f"run_dir={probe}", f"trainer.max_steps={PROBE_STEPS}")
     # The last row of the log covers the steps after the first, which has the start-up in it.
-    seconds = float((probe / "metrics.csv").read_text().splitlines()[-1].split(",")[column(probe, "speed/step_seconds")])
+    with (probe / "metrics.csv").open() as file:
+        seconds = float(list(csv.DictReader(file))[-1]["speed/step_seconds"])
     steps = max(200, min(6000, int(minutes * 60 / seconds) // 100 * 100))
     print(f"\n{seconds:.2f} s a step on this machine: {steps:,} steps in about {minutes:.0f} minutes.")
     every = max(100, steps // 4 // 100 * 100)
-    mmtok("train", "image/demo", *settings, f"run_dir={run}", f"trainer.max_steps={steps}", f"trainer.val_every={every}")
-
-
-def column(run: Path, name: str) -> int:
-    """Place of a scalar in the rows of a run's metrics.csv."""
-    return (run / "metrics.csv").read_text().splitlines()[0].split(",").index(name)
+    mmtok(
+        "train", "image/demo", *settings, f"run_dir={run}", f"trainer.max_steps={steps}", f"trainer.val_every={every}"
+    )
 
 
 def held_out_photograph(shards: Path, out: Path) -> Path:
@@ -97,9 +98,29 @@ def mmtok(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "mmtok", *words], check=True)
 
 
-def summary(report: dict, source: str, out: Path, photograph: Path, seconds: float) -> None:
+def summary(report: dict[str, Any], source: str, out: Path, photograph: Path, seconds: float) -> None:
     """What was learned, where it is to be seen, what to run next."""
-    print(report, source, out, photograph, seconds)
+    metrics, codes = report["metrics"], report["usage"][0]
+    run, bits, ceiling = out / "run", metrics["bits_per_pixel"], metrics["psnr_bypass"]
+    print(f"""
+{"=" * 78}
+A tokenizer was trained on {source} and measured on {report["samples"]} squares of photographs it has not
+seen ({seconds / 60:.1f} minutes in all):
+
+  PSNR {metrics["psnr"]:.2f} dB, SSIM {metrics["ssim"]:.3f}, at {bits:.3f} bits a pixel (8-bit colour has 24)
+  {codes["active"]:.1%} of {codes["size"]:,} codes in use: {codes["state"]}
+  {metrics["high_frequency_ratio"]:.0%} of the fine detail is kept; without rounding PSNR would be {ceiling:.2f} dB
+
+Look at   {run}/evaluation/val-reconstructions.png   input, reconstruction, difference
+          {run}/evaluation/val-usage.png             how often each code occurs
+          {out}/decoded/{photograph.stem}.png beside {photograph}
+          tensorboard --logdir {run}/tensorboard
+
+Next      mmtok train image/demo quantizer/10bit/fsq data.shards={out}/shards/train run_dir={out}/fsq
+          the same with another quantizer of as many bits (vq, rq, pq, fsq, lfq); then: mmtok evaluate {out}/fsq
+          mmtok shards build YOUR_FOLDER -o data/mine && mmtok train image/demo data.shards=data/mine/train
+          mmtok doctor    what this machine has, and what each recipe still lacks
+{"=" * 78}""")
 
 
 if __name__ == "__main__":

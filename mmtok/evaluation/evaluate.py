@@ -111,7 +111,7 @@ class _Evaluation:
 
     def add(self, x: Tensor) -> None:
         out = self.tokenizer(x)
-        bypass = self.tokenizer.synthesise(out.latents.z, out.latents.grid, tuple(x.shape[2:]))
+        bypass = self.tokenizer.bypass(out.latents, tuple(x.shape[2:]))
         source, result = to_uint8(x), to_uint8(out.x)
         if not self.samples and self.counts:
             # What is measured must be what a user gets, who has the ids and nothing else.

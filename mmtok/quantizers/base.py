@@ -94,6 +94,14 @@ class Quantizer(nn.Module):
         with torch.autocast(ids.device.type, enabled=False):
             return self.dequantize(ids, Context(**hints)).where(ids[:, 0, :, None] >= 0, 0.0)
 
+    def relax(self, z: Tensor) -> Tensor:
+        """What z (B, T, D) would become if nothing were rounded: the values but for the choice of codes.
+
+        Projections and norms stay, since the decoder never saw latents without them. The error of decoding this instead
+        of the values is what the quantizer costs.
+        """
+        return z.float()
+
     def quantize(self, z: Tensor, context: Context) -> Quantized:
         """Float32 latents -> Quantized. Written by the subclass."""
         raise NotImplementedError

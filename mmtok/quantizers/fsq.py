@@ -52,6 +52,9 @@ class FSQ(Quantizer):
         digits = rounded + (bounded - bounded.detach())  # straight-through: this order adds an exact zero
         return Quantized(self._values(digits), ids[:, None], {}, {"counts": self._counts(ids, context.mask)})
 
+    def relax(self, z: Tensor) -> Tensor:
+        return self._values(self._bound(self.project_in(z.float())))
+
     def dequantize(self, ids: Tensor, context: Context) -> Tensor:
         digits = ids[:, 0, :, None].clamp(min=0) // self.strides % self.radix
         return self._values(digits.float())

@@ -69,6 +69,9 @@ class LFQ(Quantizer):
         losses = self._losses(latents, corners, context)
         return Quantized(self.project_out(straight), ids[:, None], losses, self._stats(ids, bits, context.mask))
 
+    def relax(self, z: Tensor) -> Tensor:
+        return self.project_out(self._latents(z.float()))
+
     def dequantize(self, ids: Tensor, context: Context) -> Tensor:
         bits = ids[:, 0, :, None].clamp(min=0) // self.strides % 2
         return self.project_out(bits * 2.0 - 1.0)

@@ -70,6 +70,10 @@ class Product(Quantizer):
             stats |= prefixed(group, out.stats)
         return Quantized(torch.cat(values, -1), torch.cat(ids, 1), losses, stats)
 
+    def relax(self, z: Tensor) -> Tensor:
+        parts = z.chunk(self.settings.groups, -1)
+        return torch.cat([self._part(group).relax(part) for group, part in enumerate(parts)], -1)
+
     def dequantize(self, ids: Tensor, context: Context) -> Tensor:
         each = len(self._part(0).codebook_sizes)
         if each == 0 or ids.shape[1] != len(self.codebook_sizes):

@@ -92,6 +92,16 @@ class Residual(Quantizer):
             residual = left
         return Quantized(values, torch.cat(ids, 1), losses, stats)
 
+    def relax(self, z: Tensor) -> Tensor:
+        # The levels after the first add what the first one's rounding left, and without rounding nothing is left but
+        # what its projections cannot carry.
+        values, residual = torch.zeros_like(z, dtype=torch.float32), z.float()
+        for level in range(self.settings.depth):
+            scale = self.settings.shrink**level
+            value = self._part(level).relax(residual / scale) * scale
+            values, residual = values + value, residual - value
+        return values
+
     def dequantize(self, ids: Tensor, context: Context) -> Tensor:
         each = len(self._part(0).codebook_sizes)
         if each == 0 or ids.shape[1] % each or ids.shape[1] > len(self.codebook_sizes):

@@ -115,6 +115,9 @@ class VQ(Quantizer):
         stats = self._stats(flat, ids, distance.detach().flatten(), context.mask)
         return Quantized(self.project_out(straight), ids.view(z.shape[0], 1, z.shape[1]), losses, stats)
 
+    def relax(self, z: Tensor) -> Tensor:
+        return self.project_out(self._normalise(self.project_in(z.float())))
+
     def dequantize(self, ids: Tensor, context: Context) -> Tensor:
         return self.project_out(F.embedding(ids[:, 0].clamp(min=0), self.codebook))
 

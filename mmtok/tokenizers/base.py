@@ -104,7 +104,6 @@ class Tokenizer(nn.Module):
         *,
         levels: Tensor | None = None,
         seed: int | None = None,
-        bypass: bool = False,
     ) -> Reconstruction:
         """One pass of training or validation.
 
@@ -113,14 +112,17 @@ class Tokenizer(nn.Module):
             lengths: (B,) valid samples of each item, where padded.
             levels: (B,) quantizer levels to keep of each item.
             seed: for quantizers that add noise.
-            bypass: decode the latents instead of their quantized values; the ids are still computed. The difference
-                in error is the quantization gap.
         """
         latents = self.embed(x, lengths)
         quantized = self.quantizer(latents.z, latents.mask, grid=latents.grid, levels=levels, seed=seed)
-        values = latents.z if bypass else quantized.values
         size = tuple(x.shape[2:])
-        return Reconstruction(self.synthesise(values, latents.grid, size), quantized, latents)
+        return Reconstruction(self.synthesise(quantized.values, latents.grid, size), quantized, latents)
+
+    def bypass(self, latents: Latents, size: tuple[int, ...]) -> Tensor:
+        """Signals decoded from latents that were not rounded; how much better they are is the quantization gap."""
+        with torch.autocast(latents.z.device.type, enabled=False):
+            values = self.quantizer.relax(latents.z)
+        return self.synthesise(values, latents.grid, size)
 
     @torch.inference_mode()
     def encode(self, x: Tensor, lengths: Tensor | None = None, *, budget: int | None = None) -> Codes:

@@ -147,7 +147,7 @@ class TokenizerModule(L.LightningModule):
         batch = only_valid(batch)
         tokenizer, x = self.evaluated, batch["x"]
         out = tokenizer(x, batch.get("lengths"))
-        bypass = tokenizer.synthesise(out.latents.z, out.latents.grid, tuple(x.shape[2:]))
+        bypass = tokenizer.bypass(out.latents, tuple(x.shape[2:]))
         terms = self._objective(out, batch)
         return {
             "loss": torch.stack(list(terms.values())).sum(),

@@ -72,6 +72,20 @@ def test_encode_gives_the_forward_ids_in_their_range(name, latents):
 
 
 @pytest.mark.parametrize("name", BLOCKS)
+def test_relaxed_latents_are_the_values_but_for_the_rounding(name, latents):
+    quantizer = build(name).eval()
+    relaxed = quantizer.relax(latents)
+    assert relaxed.shape == latents.shape
+    if quantizer.straight_through:
+        torch.testing.assert_close(relaxed, latents)
+
+
+def test_a_fine_grid_rounds_nothing_away(latents):
+    quantizer = build_quantizer("fsq", dim=DIM, levels=[501] * 2).eval()
+    torch.testing.assert_close(quantizer(latents).values, quantizer.relax(latents), rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
 def test_straight_through_gradient_is_the_identity_where_claimed(name, latents):
     quantizer = build(name)
     latents.requires_grad_()

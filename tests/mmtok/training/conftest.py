@@ -76,7 +76,7 @@ TINY = {
     "loss": {"pixel": {"name": "l2"}},
     "data": {"name": "test_slots", "batch_size": 8, "workers": 0},
     "optim": {"lr": 1e-3, "clip": 1.0, "ema": 0.9},
-    "trainer": {"max_steps": 6, "accelerator": "cpu", "val_every": 3},
+    "trainer": {"max_steps": 6, "accelerator": "cpu", "val_every": 3, "threads": 1},
     "checkpoint": {"every_steps": 2, "every_minutes": 0.0, "keep": 2},
     "log": {"every_steps": 1, "tensorboard": False, "media_every_steps": 0, "progress": False},
 }
