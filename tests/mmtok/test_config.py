@@ -40,9 +40,9 @@ def test_layers_merge_left_to_right_and_settings_come_last(base, layer):
 def test_a_new_name_takes_over_the_block_and_lists_what_it_lacks(base, layer):
     loaded = load_config([base], ["quantizer.name=lfq"])
     assert loaded.dropped == ("quantizer.levels",)
-    with pytest.raises(ConfigError, match="quantizer.levels is no field of 'lfq'"):
+    with pytest.raises(ConfigError, match=r"quantizer.levels is no field of 'lfq'"):
         load_config([base, layer("quantizer: {name: lfq, levels: [3]}")])
-    with pytest.raises(ConfigError, match="quantizer.levels is no field of 'lfq'"):
+    with pytest.raises(ConfigError, match=r"quantizer.levels is no field of 'lfq'"):
         load_config([base], ["quantizer.name=lfq", "quantizer.levels=[3]"])
 
 

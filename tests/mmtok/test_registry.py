@@ -50,7 +50,7 @@ def test_an_unknown_name_or_field_names_the_nearest(shapes):
         shapes.build("sqare")
     with pytest.raises(ConfigError, match=r"shape.heigth is no field of 'box'. Did you mean height\?"):
         shapes.build("box", heigth=1)
-    with pytest.raises(ConfigError, match="shape needs a name. Known: box, square"):
+    with pytest.raises(ConfigError, match=r"shape needs a name. Known: box, square"):
         shapes.build({"side": 1})
 
 
