@@ -47,13 +47,13 @@ def shards(source: Path, out: Path) -> Path:
     return folder
 
 
-def measure(name: str, steps: int, data: Path, out: Path) -> dict[str, Any]:
+def measure(name: str, steps: int, data: Path, out: Path, extra: list[str]) -> dict[str, Any]:
     """Train one row to `steps` and read it there."""
     run = out / name
     report = run / "evaluation" / f"step-{steps}.json"
     if not report.is_file():
         settings = [f"data.shards={data / 'train'}", f"data.val_shards={data / 'test'}", f"run_dir={run}"]
-        mmtok("train", "image/vqvae_cifar", *ROWS[name], *settings, f"trainer.max_steps={steps}")
+        mmtok("train", "image/vqvae_cifar", *ROWS[name], *settings, *extra, f"trainer.max_steps={steps}")
         mmtok("evaluate", str(run), "--out", str(report))
     return json.loads(report.read_text())
 
@@ -74,15 +74,18 @@ def main() -> None:
     parser.add_argument("--only", help="comma-separated rows")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--long", action="store_true", help="carry none and vq on to twice the steps")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings for every row")
     args = parser.parse_args()
     names = args.only.split(",") if args.only else list(ROWS)
     data = shards(args.data, args.out)
     rows = []
     for name in names:
-        rows.append(row(name, measure(name, args.steps, data, args.out), seconds_per_step(args.out / name)))
+        rows.append(
+            row(name, measure(name, args.steps, data, args.out, args.settings), seconds_per_step(args.out / name))
+        )
     if args.long:
         for name in ("none", "vq"):
-            report = measure(name, 2 * args.steps, data, args.out)
+            report = measure(name, 2 * args.steps, data, args.out, args.settings)
             rows.append(row(f"{name}, {2 * args.steps} steps", report, seconds_per_step(args.out / name)))
     header = ["quantizer", "PSNR dB", "SSIM", "active", "state", "gap dB", "bits/pixel", "s/step"]
     text = table(header, rows)
