@@ -95,6 +95,24 @@ class ShardDataModule(LightningDataModule):
         # `item` goes to workers that may be spawned; a trainer cannot, with its loops and loggers.
         return self.__dict__ | {"trainer": None}
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the order of samples depends on, besides the configuration."""
+        return {"sets": [one.manifest.fingerprint for one in open_sets(self.config)]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse to go on over other shards: the same position would mean other samples.
+
+        Raises:
+            ConfigError: the shard sets were built or indexed anew since the checkpoint.
+        """
+        found = self.state_dict()["sets"]
+        if found != state_dict["sets"]:
+            raise ConfigError(
+                f"data.shards={self.config.shards} is no longer what the checkpoint was trained on (manifest {found}, "
+                f"was {state_dict['sets']}): its position has no meaning there. Bring the shards back, or start anew "
+                "from the run's weights: init_from=RUN run_dir=ANOTHER."
+            )
+
     def _place(self) -> tuple[int, int, int]:
         """Rank, world, and updates done; alone at the start where there is no trainer."""
         trainer = self.trainer

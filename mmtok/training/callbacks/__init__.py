@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lightning import Callback
 
 from mmtok.schema import to_plain
+from mmtok.training.callbacks.bad_samples import BadSamples
 from mmtok.training.callbacks.media import Media
 from mmtok.training.callbacks.progress import Progress
 from mmtok.training.callbacks.scalars import Scalars
@@ -34,7 +35,7 @@ def build_callbacks(config: RunConfig, run_dir: Path, say: Callable[[str], None]
     """
     log = RunLog(config.log, run_dir, to_plain(config))
     # Usage is read before the scalars, and the scalars before the line that shows both.
-    callbacks: list[Callback] = [CodebookUsage(config.log, log, say), Scalars(config.log, log, say)]
+    callbacks: list[Callback] = [BadSamples(say), CodebookUsage(config.log, log, say), Scalars(config.log, log, say)]
     if config.log.progress:
         callbacks.append(Progress(config.log, log, say))
     return [*callbacks, Validation(log, say), Signatures(config.log, log, say), Media(config.log, log, run_dir)]

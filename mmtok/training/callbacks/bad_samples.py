@@ -1,0 +1,35 @@
+"""Says which samples could not be read: the stream fills their slots, and nobody would know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lightning import Callback, Trainer
+
+SHOWN = 5
+"""Lines about single samples; after them only the count, at the end."""
+
+
+class BadSamples(Callback):
+    """Logs `data/bad_share`, the share of slots whose own sample was bad, over all ranks; names the first rank's."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        self.count = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Mapping[str, Any], batch_idx: int
+    ) -> None:
+        bad = batch.get("bad")
+        if bad is None:
+            return
+        pl_module.log_scalars({"data/bad_share": len(bad) / batch["x"].shape[0]})
+        for sample in bad:
+            self.count += 1
+            if self.count <= SHOWN and trainer.is_global_zero:
+                self.say(f"left out {sample.key} of shard {sample.shard}: {sample.reason}")
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if self.count > SHOWN and trainer.is_global_zero:
+            self.say(f"left out {self.count:,} samples that could not be read. Look at all: mmtok shards verify SET")

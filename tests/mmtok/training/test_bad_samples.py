@@ -1,0 +1,49 @@
+"""A damaged sample in a real shard set: training goes on, says so, and refuses to resume over other shards."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from datamodules.shards import ShardSet
+from datamodules.writer import ShardWriter
+from mmtok.training.run import train
+
+
+@pytest.fixture
+def shards(tmp_path):
+    def build(name: str, count: int):
+        for split in ("train", "val"):
+            with ShardWriter(tmp_path / name / split, kind="images", split=split) as writer:
+                for i in range(count):
+                    file = io.BytesIO()
+                    Image.new("RGB", (8, 8), (i, 2 * i, 99)).save(file, "PNG")
+                    data = file.getvalue()
+                    writer.add(f"{i:03d}", {"png": data[:40] if (split, i) == ("train", 3) else data})
+        return tmp_path / name / "train"
+
+    return build
+
+
+def config(tiny, path, **blocks):
+    data = {"name": "images", "shards": str(path), "image_size": 8, "workers": 0, "streams": 2}
+    data |= {"batch_size": 8, "max_bad_fraction": 0.5}
+    return tiny(data=data, **blocks)
+
+
+def test_an_unreadable_sample_is_named_and_its_slot_filled(tiny, shards):
+    lines: list[str] = []
+    run = train(config(tiny, shards("a", 24)), say=lines.append)
+    assert any(line.startswith("left out 003 of shard") for line in lines)
+    assert "data/bad_share" in (run / "metrics.csv").read_text().partition("\n")[0]
+
+
+def test_a_run_does_not_go_on_over_other_shards(tiny, shards):
+    path = shards("b", 24)
+    train(config(tiny, path), say=lambda line: None)
+    for split in ("train", "val"):
+        for file in (path.parent / split).iterdir():
+            file.unlink()
+    assert len(ShardSet.open(shards("b", 20))) == 20
+    with pytest.raises(ValueError, match="no longer what the checkpoint was trained on"):
+        train(config(tiny, path, trainer={"max_steps": 9}), say=lambda line: None)
