@@ -9,6 +9,7 @@ where the first stopped. All rows are read at the same step; `--long` then carri
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import statistics
 import subprocess
@@ -54,14 +55,12 @@ def measure(name: str, steps: int, data: Path, out: Path, extra: list[str]) -> d
     if not report.is_file():
         settings = [f"data.shards={data / 'train'}", f"data.val_shards={data / 'test'}", f"run_dir={run}"]
         mmtok("train", "image/vqvae_cifar", *ROWS[name], *settings, *extra, f"trainer.max_steps={steps}")
-        mmtok("evaluate", str(run), "--out", str(report))
+        mmtok("evaluate", str(run), "--features", "none", "--out", str(report))
     return json.loads(report.read_text())
 
 
 def seconds_per_step(run: Path) -> float:
     """Median over the log of the run."""
-    import csv
-
     with (run / "metrics.csv").open() as file:
         values = [float(row["speed/step_seconds"]) for row in csv.DictReader(file) if row.get("speed/step_seconds")]
     return statistics.median(values)
@@ -72,7 +71,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="zip or folder of train/CLASS and test/CLASS pictures")
     parser.add_argument("--out", type=Path, default=Path("runs/cifar"))
     parser.add_argument("--only", help="comma-separated rows")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1500, help="updates at which all rows are read")
     parser.add_argument("--long", action="store_true", help="carry none and vq on to twice the steps")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings for every row")
     args = parser.parse_args()
@@ -91,6 +90,27 @@ def main() -> None:
     text = table(header, rows)
     print(text)
     (args.out / "table.md").write_text(text + "\n")
+    curves(args.out, names, args.out / "curves.png")
+
+
+def curves(out: Path, names: list[str], target: Path) -> None:
+    """Validation PSNR over the run, ours in full lines and the peers' dashed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 5))
+    for name in names:
+        with (out / name / "metrics.csv").open() as file:
+            points = [(int(r["step"]), float(r["val/psnr"])) for r in csv.DictReader(file) if r.get("val/psnr")]
+        peer = name.removeprefix("peer_")
+        color = f"C{sorted({n.removeprefix('peer_') for n in ROWS}).index(peer)}"
+        axes.plot(*zip(*points, strict=True), "--" if name != peer else "-", color=color, label=name, marker=".")
+    axes.set(xlabel="updates", ylabel="validation PSNR, dB", title="CIFAR-10, 64 positions of 10 bits")
+    axes.grid(alpha=0.3)
+    axes.legend(ncols=2)
+    figure.savefig(target, dpi=110, bbox_inches="tight")
 
 
 def row(name: str, report: dict[str, Any], seconds: float) -> list[str]:
