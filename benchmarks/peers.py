@@ -21,14 +21,18 @@ class PeerVQConfig(QuantizerConfig):
     """Codes."""
     code_dim: int = 0
     """Channels of the codes; 0 is `dim`."""
-    l2: bool = True
+    l2: bool = False
     """Cosine similarity."""
     kmeans: bool = True
     """Initialise from the first batch."""
-    decay: float = 0.99
+    decay: float = 0.95
     """Of the codebook's moving average."""
     restart: float = 2.0
     """EMA count under which a code is replaced; 0 never."""
+    commitment_weight: float = 1.0
+    """Weight of the distance that pulls latents to codes."""
+    rotation: bool = False
+    """Carry gradients through by rotation instead of straight through."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,11 @@ class PeerRQConfig(PeerVQConfig):
     codebook_size: int = 32
     depth: int = 2
     """Levels."""
-    l2: bool = False
 
 
 @dataclass(frozen=True)
 class PeerFSQConfig(QuantizerConfig):
-    levels: tuple[int, ...] = (8, 5, 5, 5)
+    levels: tuple[int, ...] = (4, 4, 4, 4, 4)
     """Grid points of each channel."""
 
 
@@ -51,6 +54,10 @@ class PeerLFQConfig(QuantizerConfig):
     """Binary channels."""
     entropy_weight: float = 0.1
     """Factor of the entropy terms."""
+    commitment_weight: float = 0.0
+    """Weight of the distance that pulls latents to codes."""
+    spherical: bool = False
+    """Normalise the latents onto the sphere through the codes (BSQ)."""
 
 
 class Peer(Quantizer):
@@ -92,7 +99,8 @@ class PeerVQ(Peer):
             kmeans_init=config.kmeans,
             decay=config.decay,
             threshold_ema_dead_code=config.restart,
-            rotation_trick=False,
+            commitment_weight=config.commitment_weight,
+            rotation_trick=config.rotation,
         )
         super().__init__(config, inner, (config.codebook_size,))
 
@@ -109,7 +117,8 @@ class PeerRQ(Peer):
             kmeans_init=config.kmeans,
             decay=config.decay,
             threshold_ema_dead_code=config.restart,
-            rotation_trick=False,
+            commitment_weight=config.commitment_weight,
+            rotation_trick=config.rotation,
         )
         super().__init__(config, inner, (config.codebook_size,) * config.depth)
 
@@ -124,5 +133,11 @@ class PeerFSQ(Peer):
 @register_quantizer("peer_lfq", PeerLFQConfig)
 class PeerLFQ(Peer):
     def __init__(self, config: PeerLFQConfig) -> None:
-        inner = LFQ(dim=config.dim, codebook_size=2**config.bits, entropy_loss_weight=config.entropy_weight)
+        inner = LFQ(
+            dim=config.dim,
+            codebook_size=2**config.bits,
+            entropy_loss_weight=config.entropy_weight,
+            commitment_loss_weight=config.commitment_weight,
+            spherical=config.spherical,
+        )
         super().__init__(config, inner, (2**config.bits,))
