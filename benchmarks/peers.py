@@ -52,11 +52,11 @@ class PeerFSQConfig(QuantizerConfig):
 class PeerLFQConfig(QuantizerConfig):
     bits: int = 10
     """Binary channels."""
-    entropy_weight: float = 0.1
+    entropy_weight: float = 0.01
     """Factor of the entropy terms."""
     commitment_weight: float = 0.0
     """Weight of the distance that pulls latents to codes."""
-    spherical: bool = False
+    spherical: bool = True
     """Normalise the latents onto the sphere through the codes (BSQ)."""
 
 
