@@ -27,7 +27,7 @@ class PeerVQConfig(QuantizerConfig):
     """Initialise from the first batch."""
     decay: float = 0.95
     """Of the codebook's moving average."""
-    restart: float = 2.0
+    dead_below: float = 2.0
     """EMA count under which a code is replaced; 0 never."""
     commitment_weight: float = 1.0
     """Weight of the distance that pulls latents to codes."""
@@ -98,7 +98,7 @@ class PeerVQ(Peer):
             use_cosine_sim=config.l2,
             kmeans_init=config.kmeans,
             decay=config.decay,
-            threshold_ema_dead_code=config.restart,
+            threshold_ema_dead_code=config.dead_below,
             commitment_weight=config.commitment_weight,
             rotation_trick=config.rotation,
         )
@@ -116,7 +116,7 @@ class PeerRQ(Peer):
             use_cosine_sim=config.l2,
             kmeans_init=config.kmeans,
             decay=config.decay,
-            threshold_ema_dead_code=config.restart,
+            threshold_ema_dead_code=config.dead_below,
             commitment_weight=config.commitment_weight,
             rotation_trick=config.rotation,
         )
