@@ -123,7 +123,7 @@ def test_without_labels_drift_is_not_available_and_says_so_once(tmp_path, x):
     stage = Stage(tmp_path)
     for step in (200, 300):
         stage.validate(step, x, x)
-    assert stage.lines == ["semantic drift: n/a, the validation set has no labels to probe the ids with"]
+    assert stage.lines == ["semantic drift: n/a, the validation samples hold no two labelled classes to probe the ids with"]
     assert "alarm/drift" not in stage.log.latest
 
 
