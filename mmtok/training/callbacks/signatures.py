@@ -72,7 +72,7 @@ class Signatures(Callback):
         if result is None:
             if not self._unlabelled_told:
                 self._unlabelled_told = True
-                self.say("semantic drift: n/a, the validation samples hold no two labelled classes to probe the ids with")
+                self.say("semantic drift: n/a, validation samples of two labelled classes are needed to probe the ids")
             return
         self.run_log.scalars(
             step, {"probe/bag": result.bag, "probe/match": result.match, "probe/chance": result.chance}

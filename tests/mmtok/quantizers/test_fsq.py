@@ -50,3 +50,13 @@ def test_no_latent_leaves_the_range(levels):  # image.md trap 11
 def test_too_few_grid_points_are_refused():
     with pytest.raises(ValueError, match="at least 2"):
         build_quantizer("fsq", dim=4, levels=[8, 1])
+
+
+def test_norm_frees_the_grid_from_the_scale_of_the_latents():
+    z = torch.randn(4, 64, 32)
+    quantizer = build_quantizer("fsq", dim=32, levels=[4] * 3, norm=True)
+    out = quantizer(z)
+    assert torch.equal(quantizer(0.01 * z).ids, out.ids)
+    assert len(out.ids.unique()) > 32
+    assert len(build_quantizer("fsq", dim=32, levels=[4] * 3)(0.01 * z).ids.unique()) <= 8
+    assert quantizer(torch.zeros(1, 2, 32)).values.isfinite().all()

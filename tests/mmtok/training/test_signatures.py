@@ -123,7 +123,9 @@ def test_without_labels_drift_is_not_available_and_says_so_once(tmp_path, x):
     stage = Stage(tmp_path)
     for step in (200, 300):
         stage.validate(step, x, x)
-    assert stage.lines == ["semantic drift: n/a, the validation samples hold no two labelled classes to probe the ids with"]
+    assert stage.lines == [
+        "semantic drift: n/a, validation samples of two labelled classes are needed to probe the ids"
+    ]
     assert "alarm/drift" not in stage.log.latest
 
 
