@@ -38,7 +38,7 @@ def main() -> int:
     report = run / "evaluation" / "val.json"
     if not (run / "checkpoints" / "last.ckpt").is_file():
         train(run, settings, args.minutes, args.out)
-    mmtok("evaluate", str(run), "--features", "FD-DCT", "--out", str(report))
+    mmtok("evaluate", str(run), "--features", "dct", "--out", str(report))
     photograph = held_out_photograph(shards, args.out)
     mmtok("encode", str(run), str(photograph), "-o", str(args.out / "codes"), "--overwrite")
     codes = args.out / "codes" / f"{photograph.stem}.codes.safetensors"

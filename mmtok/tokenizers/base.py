@@ -75,7 +75,9 @@ class Tokenizer(nn.Module):
         digest = hashlib.sha256()
         for name, value in sorted(self.state_dict().items()):
             digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.ndim else b"")
+            # Flat first: a tensor laid out channels-last may count as contiguous and still not be viewed as bytes.
+            flat = value.detach().cpu().reshape(-1).contiguous()
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def preprocess(self, source: Any) -> Tensor:

@@ -158,3 +158,12 @@ def test_compiled_networks_give_the_same_codes():
     want = tokenizer.encode(x)
     tokenizer.networks.encoder.compile(backend="aot_eager")
     assert torch.equal(tokenizer.encode(x).ids, want.ids)
+
+
+def test_the_fingerprint_is_of_the_weights_whatever_their_layout():
+    tokenizer = build()
+    before = tokenizer.fingerprint()
+    assert tokenizer.to(memory_format=torch.channels_last).fingerprint() == before
+    with torch.no_grad():
+        next(tokenizer.parameters()).add_(1e-3)
+    assert tokenizer.fingerprint() != before
