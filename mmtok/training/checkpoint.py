@@ -12,6 +12,9 @@ from lightning import Callback, LightningModule, Trainer
 from mmtok.loading import LAST, kept_checkpoints
 from mmtok.training.settings import CheckpointConfig
 
+_TOGETHER = 10
+"""Updates between two looks at the clock by several ranks, each of which waits for the device."""
+
 
 class Checkpoints(Callback):
     """Saves every so many updates or minutes; `last.ckpt` is always the newest, `step-N.ckpt` are kept beside it.
@@ -53,9 +56,11 @@ class Checkpoints(Callback):
     def _is_due(self, trainer: Trainer, step: int) -> bool:
         if self.config.every_steps and step % self.config.every_steps == 0:
             return True
-        # Minutes differ between machines: rank 0's clock decides for all, since saving is a collective.
         minutes = self.config.every_minutes
-        return bool(minutes) and trainer.strategy.broadcast(time.monotonic() - self._clock > 60 * minutes)
+        if not minutes or (trainer.world_size > 1 and step % _TOGETHER):
+            return False
+        # Minutes differ between machines: rank 0's clock decides for all, since saving is a collective.
+        return bool(trainer.strategy.broadcast(time.monotonic() - self._clock > 60 * minutes))
 
     def save(self, trainer: Trainer) -> None:
         """Write `last.ckpt` and, where more are kept, `step-N.ckpt`; each appears whole or not at all."""

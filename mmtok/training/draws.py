@@ -40,5 +40,5 @@ def draw_levels(
 
 
 def draw_seed(seed: int, step: int, micro: int, rank: int) -> int:
-    """Seed of a quantizer's noise in one batch of one rank."""
+    """Seed of dropout and of a quantizer's noise in one batch of one rank."""
     return int(torch.randint(2**31, (1,), generator=generator(seed, 2, step, micro, rank)))

@@ -101,6 +101,8 @@ class TokenizerModule(L.LightningModule):
             rank=self.trainer.global_rank, world=self.trainer.world_size, part=slice(first, first + per_rank),
         )  # fmt: skip
         seed = draw_seed(self.config.seed, step, self._micro, self.trainer.global_rank)
+        # Dropout draws from torch's own generator, which no checkpoint holds and every rank would start alike.
+        torch.manual_seed(seed)
         return self.tokenizer(
             x, batch.get("lengths"), levels=None if levels is None else levels.to(x.device), seed=seed
         )
