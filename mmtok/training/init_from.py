@@ -29,6 +29,8 @@ def initialise(module: TokenizerModule, path: str) -> list[str]:
         for name in resized:
             rows = min(len(source[name]), len(target[name]))
             target[name][:rows].copy_(source[name][:rows])
+    # As from a checkpoint: a quantizer that was initialised must know it, or k-means would replace the codes again.
+    module.tokenizer.load_state_dict(target)
     if module.ema is not None:
         module.ema.load_state_dict(module.tokenizer.state_dict())
     if not taken and not resized:
