@@ -73,11 +73,9 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     return total / world
 
 
-def global_mean(total: Tensor, count: Tensor) -> Tensor:
-    """Mean of what all ranks hold, to be differentiated under DDP: `total` and `count` are this rank's sum and number.
-
-    DDP averages gradients over ranks, so each rank's share is its sum over the mean count of a rank: the average of
-    these shares is the global mean, where an average of local means weighs ranks with few items too much. The value
-    itself is this rank's share. Costs a collective; where all ranks count alike a plain mean is the same.
-    """
-    return total / mean_over_ranks(count.to(total.dtype)).clamp(min=1.0)
+def of_first_rank(value: Tensor) -> Tensor:
+    """The first rank's tensor, on every rank. A collective: every rank must call it."""
+    if world_size() > 1:
+        value = value.clone()
+        dist.broadcast(value, 0)
+    return value

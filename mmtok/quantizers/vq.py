@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig, register_quantizer
 from mmtok.quantizers.cluster import kmeans, select, selection_keys
+from mmtok.quantizers.reduce import of_first_rank
 from mmtok.quantizers.search import nearest
 
 _RESTARTS = 128
@@ -156,6 +157,9 @@ class VQ(Quantizer):
         if not self._initialised():
             keys, latents = select(stats["sample_keys"], stats["sample_latents"], self._sample_size())
             codes, counts = kmeans(latents[keys > -torch.inf], self.codebook, seed=0)
+            # The one other collective, once in a run: a GPU adds up clusters in any order, so that ranks would part.
+            codes, counts = of_first_rank(torch.cat([codes, counts[:, None]], 1)).tensor_split([codes.shape[1]], 1)
+            counts = counts[:, 0]
             self.codebook.copy_(self._normalise(codes))
             # Counted as the first update's latents: the averages go on from the clusters.
             self.usage.copy_(counts * (stats["counts"].sum() / counts.sum().clamp(min=1)) * (1 - self.config.ema_decay))

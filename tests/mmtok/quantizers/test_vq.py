@@ -3,7 +3,7 @@ import torch
 
 from mmtok.quantizers import build_quantizer
 from mmtok.quantizers.cluster import kmeans, select, selection_keys
-from mmtok.quantizers.reduce import global_mean, merge_stats
+from mmtok.quantizers.reduce import merge_stats
 
 
 def clusters(count, each=50, dim=8):
@@ -157,10 +157,6 @@ def test_stats_add_up_and_samples_stand_side_by_side():
     both = merge_stats(merge_stats({}, one), one)
     assert both["0.counts"].tolist() == [2.0, 2.0]
     assert both["0.sample_keys"].shape == (6,)
-
-
-def test_global_mean_of_one_process_is_the_mean():
-    assert global_mean(torch.tensor(6.0), torch.tensor(3)) == 2
 
 
 @pytest.mark.parametrize(
