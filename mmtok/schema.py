@@ -76,6 +76,8 @@ def convert(hint: Any, value: Any, path: str) -> Any:
     if origin in (Union, types.UnionType):
         return _convert_union(args, value, path)
     if origin is Literal:
+        if value not in args and str(value) in args:
+            return str(value)  # precision=32 on a command line is a number, and means "32"
         if value not in args:
             near = suggest(str(value), map(str, args)) if isinstance(value, str) else f" Use one of {args}."
             raise ConfigError(f"{path} cannot be {value!r}.{near}")
