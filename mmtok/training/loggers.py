@@ -189,7 +189,7 @@ def wandb_mode(config: WandbConfig) -> str:
 def offline_note(run_dir: Path) -> str:
     """What to do with a run that W&B wrote to disk: every restart left a part, and the server wants them in order."""
     return (
-        f"W&B writes offline. To upload: 'mmtok wandb-sync {run_dir}', or 'wandb sync' each of "
+        f"W&B writes offline. To upload, from a machine with a way out: 'wandb sync' each of "
         f"{run_dir}/wandb/offline-run-* , the oldest first."
     )
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import datamodules
+from datamodules.order import BatchPlan
 from mmtok.config import RunConfig, differences, dump_yaml, load_config
 from mmtok.loading import LAST, read_checkpoint
 from mmtok.schema import ConfigError
@@ -38,6 +40,8 @@ def train(config: RunConfig, say: Say = print) -> Path:
         ConfigError: the directory holds another experiment, or the configuration does not fit this machine.
     """
     quiet()
+    if rank_zero_only.rank:  # type: ignore[attr-defined]  # set at import
+        say = _nothing  # every rank reads the same configuration and would say the same
     run_dir = Path(config.run_dir)
     resume = _resume_point(config, run_dir, say)
     module = build_module(config)
@@ -50,13 +54,20 @@ def train(config: RunConfig, say: Say = print) -> Path:
     check_division(config, trainer.world_size)
     if trainer.is_global_zero:
         run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
+        # By a rename: other ranks of a job that comes back may be reading it.
+        draft = run_dir / "config.yaml.tmp"
+        draft.write_text(dump_yaml(config), encoding="utf-8")
+        os.replace(draft, run_dir / "config.yaml")
     if config.trainer.compile:
         module.compile_networks()
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True if resume else None)
     if trainer.interrupted:
         raise KeyboardInterrupt
     return run_dir
+
+
+def _nothing(line: str) -> None:
+    """Where the lines of the other ranks go."""
 
 
 def build_module(config: RunConfig) -> TokenizerModule:
@@ -114,16 +125,9 @@ def check_division(config: RunConfig, world: int) -> None:
     """`data.batch_size` must be the same number of samples on every rank and in every accumulated batch.
 
     Raises:
-        ConfigError: it does not divide; names the nearest sizes that do.
+        ValueError: it does not divide; names the nearest sizes that do.
     """
-    parts, size = world * config.trainer.accumulate, config.data.batch_size
-    if size % parts:
-        below = size // parts * parts
-        near = f"{below} or {below + parts}" if below else str(parts)
-        raise ConfigError(
-            f"data.batch_size={size} does not divide over {world} ranks x {config.trainer.accumulate} accumulation "
-            f"steps. Use {near}."
-        )
+    BatchPlan.check(config.data.batch_size, world, accumulate=config.trainer.accumulate)
 
 
 def _resume_point(config: RunConfig, run_dir: Path, say: Say) -> Path | None:
