@@ -1,0 +1,34 @@
+"""A small run, trained once by the command itself on the committed fixture, and one of its held-out photographs."""
+
+import pytest
+
+from datamodules.shards import ShardSet
+from mmtok.cli import main
+
+SMALL = (
+    "tokenizer.encoder.channels=8", "quantizer.codebook_size=64", "data.batch_size=4", "data.image_size=32",
+    "data.workers=0", "data.val_samples=6", "optim.warmup_steps=0", "trainer.precision=32", "trainer.accelerator=cpu",
+    "trainer.threads=1", "trainer.max_steps=3", "trainer.val_every=0",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "shards"
+    assert main(["shards", "build", "fixture", "-o", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run(shards):
+    folder = shards.parent / "run"
+    words = ["train", "image/demo", "logger/quiet", f"data.shards={shards}/train", f"run_dir={folder}", *SMALL]
+    assert main(words) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photograph(shards):
+    path = shards.parent / "cat.jpg"
+    path.write_bytes(ShardSet.open(shards / "val").read(0, 0).members["jpg"])
+    return path

@@ -1,0 +1,101 @@
+"""The command as a person meets it: verbs, mistakes, exit statuses."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from mmtok import __version__
+from mmtok.cli import VERBS, main
+
+DESIGNED = {"config", "shards", "train", "evaluate", "encode", "decode", "doctor"}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_of_the_table_explains_itself(verb, capsys):
+    module = importlib.import_module(f"mmtok.cli.{verb}")
+    with pytest.raises(SystemExit) as done:
+        main([verb, "--help"])
+    assert done.value.code == 0
+    shown = capsys.readouterr().out
+    assert module.__doc__.splitlines()[0] in shown
+    assert f"mmtok {verb}" in shown
+
+
+def test_the_verbs_are_those_of_the_design():
+    assert {*VERBS} == DESIGNED
+
+
+def test_version_and_help_need_no_torch():
+    code = "import sys, mmtok.cli as c\ntry: c.main(sys.argv[1:])\nfinally: assert 'torch' not in sys.modules"
+    for word in ("--version", "--help"):
+        done = subprocess.run([sys.executable, "-c", code, word], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert "mmtok" in done.stdout
+    assert __version__
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian", "image/vqvae"], "there is no verb 'trian'. Did you mean train?"),
+        (["config"], "give at least one recipe, for example image/vqvae"),
+        (["config", "image/vqvea"], "there is no recipe 'image/vqvea'. Did you mean image/vqvae?"),
+        (["config", "image/vqvae", "quantizer.codebok_size=3"], "Did you mean codebook_size?"),
+        (["config", "image/vqvae", "--lr=3"], "unrecognized arguments"),
+        (["train", "image/vqvae", "data.shards=nowhere/train"], "nowhere/train"),
+        (["evaluate", "nowhere"], "there is no nowhere. Give a run directory or a checkpoint."),
+        (["shards", "build"], "shards build needs a source and -o FOLDER, or --list"),
+        (["shards", "info", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line_without_a_traceback(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = main(words)
+    except SystemExit as done:
+        status = done.code
+    assert status == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert "Traceback" not in told
+    assert not any(tmp_path.iterdir())
+
+
+def test_config_prints_what_reads_back_and_lists_what_ships(capsys):
+    assert main(["config", "image/vqvae", "quantizer/10bit/fsq", "run_dir=x"]) == 0
+    shown = capsys.readouterr()
+    assert yaml.safe_load(shown.out)["quantizer"]["name"] == "fsq"
+    assert "# dropped: quantizer.codebook_size" in shown.err
+    assert main(["config", "--list"]) == 0
+    assert "image/demo" in capsys.readouterr().out.splitlines()
+
+
+def test_sources_by_name_are_listed(capsys):
+    assert main(["shards", "build", "--list"]) == 0
+    assert "debian:endless-sky" in capsys.readouterr().out
+
+
+def test_a_set_is_described_and_verified(shards, capsys):
+    assert main(["shards", "info", str(shards / "val")]) == 0
+    assert "16" in capsys.readouterr().out
+    assert main(["shards", "verify", str(shards / "val")]) == 0
+    assert "nothing wrong" in capsys.readouterr().out
+
+
+def test_the_same_command_finds_the_run_complete(run, capsys):
+    assert main(["train", str(run)]) == 0
+    assert "is complete at step 3. Raise trainer.max_steps to go on." in capsys.readouterr().out
+    assert main(["train", str(run), "optim.lr=1"]) == 2
+    assert "holds another experiment, which differs in\n  optim.lr: 0.001 -> 1.0" in capsys.readouterr().err
+
+
+def test_stopping_is_no_traceback(monkeypatch, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmtok.config.load_config", interrupted)
+    assert main(["config", "image/vqvae"]) == 130
+    assert "stopped" in capsys.readouterr().err
