@@ -83,7 +83,7 @@ def main() -> None:
             row(name, measure(name, args.steps, data, args.out, args.settings), seconds_per_step(args.out / name))
         )
     if args.long:
-        for name in ("none", "vq"):
+        for name in (name for name in ("none", "vq") if name in names):
             report = measure(name, 2 * args.steps, data, args.out, args.settings)
             rows.append(row(f"{name}, {2 * args.steps} steps", report, seconds_per_step(args.out / name)))
     header = ["quantizer", "PSNR dB", "SSIM", "active", "state", "gap dB", "bits/pixel", "s/step"]

@@ -34,11 +34,11 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", raw: bool = Fa
 
 
 def tokenizer_of(checkpoint: dict[str, Any], *, raw: bool = False) -> Tokenizer:
-    """The tokenizer in a checkpoint, built on the meta device and given the stored tensors as they are."""
+    """The tokenizer in a checkpoint."""
     settings = checkpoint["mmtok"]["config"]
     load_plugins(settings["plugins"])
-    with torch.device("meta"):
-        tokenizer = build_tokenizer(settings["tokenizer"], settings["quantizer"])
+    # Not on the meta device, which would be quicker: what a plugin keeps outside its state would stay there.
+    tokenizer = build_tokenizer(settings["tokenizer"], settings["quantizer"])
     prefix = "tokenizer." if raw or not settings["optim"]["ema"] else "ema."
     state = checkpoint["state_dict"]
     weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
