@@ -58,8 +58,15 @@ def run(args: argparse.Namespace) -> int:
     }
     device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     batches = map(only_valid, module.val_dataloader())
+    every = max(1, min(len(source), data.val_samples) // EXAMPLES)
     report = evaluate(
-        tokenizer_of(checkpoint, raw=args.raw), batches, features=args.features, device=device, notes=notes
+        tokenizer_of(checkpoint, raw=args.raw),
+        batches,
+        features=args.features,
+        device=device,
+        examples=EXAMPLES,
+        every=every,
+        notes=notes,
     )
     folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     target = args.out or folder / "evaluation" / f"{source.folder.name}-step-{checkpoint['global_step']}.json"
@@ -71,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+EXAMPLES = 8
+"""Pictures of the contact sheet, spread over the set."""
 PREPROCESSING = ("image_size", "crop", "resize", "interpolation", "grey")
 """Settings of the data module that change what is measured; validation takes the middle whatever `crop` says."""
 

@@ -60,6 +60,7 @@ def evaluate(
     device: torch.device | str = "cpu",
     max_samples: int | None = None,
     examples: int = 8,
+    every: int = 1,
     notes: Mapping[str, Any] | None = None,
 ) -> EvaluationReport:
     """Reconstruct every picture of a loader and measure the result, in float32 and in evaluation mode.
@@ -71,6 +72,7 @@ def evaluate(
         device: where to compute.
         max_samples: pictures to measure at most, the first of the loader.
         examples: pictures to keep for a contact sheet.
+        every: one picture in so many may be kept; neighbours in a set are often alike.
         notes: what the caller knows and a reader needs: data and its manifest's hash, crop, interpolation, EMA or raw
             weights, step. Written under `choices`.
 
@@ -82,7 +84,7 @@ def evaluate(
         features_used = None if features == "none" else build_features(features).to(device)
     else:
         features_used = features.to(device)
-    run = _Evaluation(tokenizer, features_used, torch.device(device), examples)
+    run = _Evaluation(tokenizer, features_used, torch.device(device), examples, every)
     with evaluating(tokenizer):
         for batch in loader:
             left = None if max_samples is None else max_samples - run.samples
@@ -97,8 +99,11 @@ def evaluate(
 class _Evaluation:
     """The sums of one evaluation."""
 
-    def __init__(self, tokenizer: Tokenizer, features: Features | None, device: torch.device, examples: int) -> None:
-        self.tokenizer, self.features, self.device, self.wanted = tokenizer, features, device, examples
+    def __init__(
+        self, tokenizer: Tokenizer, features: Features | None, device: torch.device, examples: int, every: int
+    ) -> None:
+        self.tokenizer, self.features, self.device = tokenizer, features, device
+        self.wanted, self.every = examples, every
         self.samples = 0
         self.metrics = PictureMetrics(device)
         self.bypass_psnr = torch.zeros((), dtype=torch.float64, device=device)
@@ -124,9 +129,9 @@ class _Evaluation:
             sums.update(self.features(pictures))
         self._count(out.quantized.ids)
         self.pixels += x.shape[0] * x.shape[2] * x.shape[3]
-        if self.samples < self.wanted:
-            keep = self.wanted - self.samples
-            self.examples.append((source[:keep].cpu(), result[:keep].cpu()))
+        kept = sum(len(pictures) for pictures, _ in self.examples)
+        chosen = slice(-self.samples % self.every, None, self.every)
+        self.examples.append((source[chosen][: self.wanted - kept].cpu(), result[chosen][: self.wanted - kept].cpu()))
         self.samples += len(x)
 
     def _count(self, ids: Tensor) -> None:
