@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Threads that spin while they wait for each other starve where another program has part of a core: small networks
     # trained at 13 instead of 114 pictures a second then. Read by OpenMP when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # DDP's C++ warns of find_unused_parameters, which is set on purpose (training/run.py).
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         args = parse_arguments(words)
         return int(args.perform(args))

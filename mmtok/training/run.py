@@ -155,5 +155,4 @@ def quiet() -> None:
     """Silence what Lightning says about matters this platform decides itself."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     warnings.filterwarnings("ignore", module="lightning")
