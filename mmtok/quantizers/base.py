@@ -120,7 +120,10 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def update(self, stats: Mapping[str, Tensor]) -> None:
-        """Changes state after an optimiser step, by what all ranks saw: one collective, however deep the nesting."""
+        """Changes state after an optimiser step, by what all ranks saw: one collective, however deep the nesting.
+
+        (A k-means initialisation, once in a run, is one more.)
+        """
         if self.learns:
             self.absorb(reduce_stats(stats))
 

@@ -2,9 +2,6 @@
 
 import pytest
 
-from datamodules.shards import ShardSet
-from mmtok.cli import main
-
 SMALL = (
     "tokenizer.encoder.channels=8", "quantizer.codebook_size=64", "data.batch_size=4", "data.image_size=32",
     "data.workers=0", "data.val_samples=6", "optim.warmup_steps=0", "trainer.precision=32", "trainer.accelerator=cpu",
@@ -14,6 +11,8 @@ SMALL = (
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory):
+    from mmtok.cli import main
+
     folder = tmp_path_factory.mktemp("cli") / "shards"
     assert main(["shards", "build", "fixture", "-o", str(folder)]) == 0
     return folder
@@ -21,6 +20,8 @@ def shards(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def run(shards):
+    from mmtok.cli import main
+
     folder = shards.parent / "run"
     words = ["train", "image/demo", "logger/quiet", f"data.shards={shards}/train", f"run_dir={folder}", *SMALL]
     assert main(words) == 0
@@ -29,6 +30,8 @@ def run(shards):
 
 @pytest.fixture(scope="session")
 def photograph(shards):
+    from datamodules.shards import ShardSet
+
     path = shards.parent / "cat.jpg"
     path.write_bytes(ShardSet.open(shards / "val").read(0, 0).members["jpg"])
     return path
