@@ -68,6 +68,8 @@ class Quantizer(nn.Module):
     """Number of codes of each level of ids; empty where there are none."""
     learns: bool = False
     """Whether `update` changes anything. Where it does not, it costs no collective."""
+    depth: int = 1
+    """Levels that can be kept or dropped by the hint `levels`, the last first; 1 where ids are all or nothing."""
     straight_through: bool = False
     """Whether the gradient of the values with respect to the latents is the identity."""
 

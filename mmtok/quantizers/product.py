@@ -52,6 +52,7 @@ class Product(Quantizer):
         built = [quantizers.build(config.inner) for _ in range(1 if config.shared else config.groups)]
         self.parts = nn.ModuleList(built)
         self.codebook_sizes = built[0].codebook_sizes * config.groups
+        self.depth = built[0].depth  # dropped in every group alike
         self.straight_through = built[0].straight_through
         self.learns = built[0].learns
 

@@ -64,6 +64,7 @@ class Residual(Quantizer):
         built = [quantizers.build(config.inner) for _ in range(1 if config.shared else config.depth)]
         self.parts = nn.ModuleList(built)
         self.codebook_sizes = built[0].codebook_sizes * config.depth
+        self.depth = config.depth
         self.straight_through = built[0].straight_through
         self.learns = built[0].learns
 

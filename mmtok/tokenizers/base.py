@@ -137,9 +137,10 @@ class Tokenizer(nn.Module):
         latents = self.embed(x, lengths)
         levels = None
         if budget is not None:
-            depth = len(self.quantizer.codebook_sizes)
+            depth = self.quantizer.depth
             if not 1 <= budget <= depth:
-                raise ValueError(f"budget={budget} levels, but this tokenizer has {depth}. Use 1 to {depth}.")
+                kept = f"Use 1 to {depth}." if depth > 1 else "Only residual quantizers can leave levels out."
+                raise ValueError(f"budget={budget}, but this tokenizer's quantizer has a depth of {depth}. {kept}")
             levels = torch.full((x.shape[0],), budget, device=x.device)
         ids = self.quantizer.encode(latents.z, latents.mask, grid=latents.grid, levels=levels)
         batch, positions = latents.z.shape[:2]

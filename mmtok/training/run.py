@@ -89,6 +89,7 @@ def build_trainer(config: RunConfig, run_dir: Path, say: Say) -> L.Trainer:
         devices=settings.devices,
         num_nodes=settings.num_nodes,
         strategy=build_strategy(config),
+        plugins=build_plugins(),
         precision=settings.precision,
         max_steps=settings.max_steps,
         max_epochs=-1,
@@ -119,6 +120,15 @@ def build_strategy(config: RunConfig) -> Any:
         return "auto"
     backend = "nccl" if settings.accelerator != "cpu" and torch.cuda.is_available() else "gloo"
     return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False, process_group_backend=backend)
+
+
+def build_plugins() -> list[Any]:
+    """Under SLURM, Lightning without its requeueing: its handler saves in the middle of a step, under a name that the
+    next run in the folder would take for its own (platform traps 14, 15).
+    """
+    from lightning.pytorch.plugins.environments import SLURMEnvironment
+
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def check_division(config: RunConfig, world: int) -> None:

@@ -112,3 +112,20 @@ def test_words_with_an_equals_sign_are_settings():
     assert split_arguments(["image/x", "a.b=c=d"]) == (["image/x"], ["a.b=c=d"])
     with pytest.raises(ConfigError, match="without dashes"):
         split_arguments(["--lr=3"])
+
+
+def test_a_plugin_registers_what_a_recipe_then_names(base, tmp_path, monkeypatch):
+    (tmp_path / "my_signs.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from mmtok.quantizers.base import QuantizerConfig, register_quantizer\n"
+        "from mmtok.quantizers.none import NoQuantizer\n"
+        "@dataclass(frozen=True)\n"
+        "class SignsConfig(QuantizerConfig):\n    strength: float = 1.0\n"
+        "register_quantizer('my_signs', SignsConfig)(type('Signs', (NoQuantizer,), {}))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["plugins=[my_signs]", "quantizer.name=my_signs"]
+    config = load_config([base], [*words, "quantizer.strength=2"]).config
+    assert (config.quantizer.strength, config.plugins) == (2.0, ("my_signs",))
+    with pytest.raises(ConfigError, match=r"Did you mean strength\?"):
+        load_config([base], [*words, "quantizer.strenth=2"])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from datamodules.stream import only_valid
 from mmtok.evaluation.pictures import contact_sheet
-from mmtok.tokenizers.base import Tokenizer
+from mmtok.tokenizers.base import Tokenizer, evaluating
 from mmtok.tokenizers.pixels import to_uint8
 from mmtok.training.loggers import RunLog
 from mmtok.training.logs import LogConfig
@@ -104,10 +104,5 @@ def first_samples(trainer: Trainer, module: Any, count: int) -> Tensor | None:
 @torch.no_grad()
 def reconstruct(trainer: Trainer, tokenizer: Tokenizer, x: Tensor) -> Tensor:
     """The reconstruction in evaluation mode and the run's precision; the tokenizer is left as it was."""
-    training = tokenizer.training
-    tokenizer.eval()
-    try:
-        with trainer.precision_plugin.val_step_context():
-            return tokenizer(x).x.float()
-    finally:
-        tokenizer.train(training)
+    with evaluating(tokenizer), trainer.precision_plugin.val_step_context():
+        return tokenizer(x).x.float()

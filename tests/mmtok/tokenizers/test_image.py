@@ -167,3 +167,13 @@ def test_the_fingerprint_is_of_the_weights_whatever_their_layout():
     with torch.no_grad():
         next(tokenizer.parameters()).add_(1e-3)
     assert tokenizer.fingerprint() != before
+
+
+def test_a_budget_drops_levels_where_there_are_levels_to_drop():
+    x = pictures(1, 3, 8, 8)
+    codes = build(quantizer={"name": "rq", "codebook_size": 8, "depth": 3}).encode(x, budget=2)
+    assert (codes.ids[:, :2] >= 0).all()
+    assert (codes.ids[:, 2] == -1).all()
+    for quantizer in ({"name": "pq", "codebook_size": 8}, {"name": "fsq"}):
+        with pytest.raises(ValueError, match=r"depth of 1\. Only residual"):
+            build(quantizer=quantizer).encode(x, budget=2)
