@@ -79,7 +79,7 @@ class Peer(Quantizer):
             )
             for level, size in enumerate(self.codebook_sizes)
         }
-        return Quantized(values, ids.movedim(-1, 1), {"quantizer": loss}, stats)
+        return Quantized(values, ids.movedim(-1, 1).long(), {"quantizer": loss}, stats)
 
     def dequantize(self, ids: Tensor, context: Context) -> Tensor:
         ids = ids.movedim(1, -1)
