@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig, quantizers, register_quantizer
@@ -35,8 +34,6 @@ class ResidualConfig(QuantizerConfig):
     on the latents; with `pass` the straight-through steps cancel, and only the first one's does."""
     shrink: float = 1.0
     """Level l sees its residual divided by shrink^l. A fixed grid needs it, as fsq: about 1 / levels."""
-    norm: bool = False
-    """Scale each latent to unit mean square first, so that the commitment pulls on directions and not on their size."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inner", quantizers.parse(self.inner, "inner", dim=self.dim))
@@ -68,14 +65,12 @@ class Residual(Quantizer):
         self.parts = nn.ModuleList(built)
         self.codebook_sizes = built[0].codebook_sizes * config.depth
         self.depth = config.depth
-        self.straight_through = built[0].straight_through and not config.norm
+        self.straight_through = built[0].straight_through
         self.learns = built[0].learns
 
     def quantize(self, z: Tensor, context: Context) -> Quantized:
         passes = self.settings.residual_grad == "pass"
-        straight = self._part(0).straight_through
         masks, counts = self._masks(z, context)
-        z = self._scaled(z)
         values, residual = torch.zeros_like(z), z
         ids: list[Tensor] = []
         losses: dict[str, Tensor] = {}
@@ -91,7 +86,7 @@ class Residual(Quantizer):
             energies = {"input_sq": _energy(residual, masks[level]), "residual_sq": _energy(left, masks[level])}
             # Each straight-through step is the identity already: with the residual's gradient stopped, a second one
             # on top would count the decoder's gradient once a level.
-            values = values + (value.detach() if level and straight and not passes else value)
+            values = values + (value.detach() if level and self.straight_through and not passes else value)
             ids.append(out.ids)
             add_losses(losses, out.losses)
             stats |= prefixed(level, out.stats | energies)
@@ -101,8 +96,7 @@ class Residual(Quantizer):
     def relax(self, z: Tensor) -> Tensor:
         # The levels after the first add what the first one's rounding left, and without rounding nothing is left but
         # what its projections cannot carry.
-        residual = self._scaled(z.float())
-        values = torch.zeros_like(residual)
+        values, residual = torch.zeros_like(z, dtype=torch.float32), z.float()
         for level in range(self.settings.depth):
             scale = self.settings.shrink**level
             value = self._part(level).relax(residual / scale) * scale
@@ -144,9 +138,6 @@ class Residual(Quantizer):
             merged = self._part(0).merge(merged, own)
         self._part(0).absorb(merged)
 
-    def _scaled(self, z: Tensor) -> Tensor:
-        return F.rms_norm(z, z.shape[-1:], eps=1e-6) if self.settings.norm else z
-
     def _part(self, level: int) -> Quantizer:
         part = self.parts[0 if self.settings.shared else level]
         assert isinstance(part, Quantizer)
@@ -181,8 +172,6 @@ class RQConfig(VQConfig):
     """Share of training items that keep only their first n levels."""
     residual_grad: Literal["stop", "pass"] = "stop"
     """Whether the residual carries a gradient through the levels before it."""
-    norm: bool = False
-    """Scale each latent to unit mean square first."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -195,6 +184,6 @@ class RQ(Residual):
 
     def __init__(self, config: RQConfig) -> None:
         inner = config.as_vq(config.dim)
-        fields = {name: getattr(config, name) for name in ("depth", "shared", "dropout", "residual_grad", "norm")}
+        fields = {name: getattr(config, name) for name in ("depth", "shared", "dropout", "residual_grad")}
         super().__init__(ResidualConfig(config.dim, inner, **fields))
         self.config = config
