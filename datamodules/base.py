@@ -48,6 +48,11 @@ class DataConfig:
     allow_pipe: bool = False
     """Permit `pipe:` shard addresses, which run shell commands."""
 
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("val_batch_size", 1), ("val_samples", 0), ("workers", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}.")
+
 
 datamodules: Registry[DataConfig, ShardDataModule] = Registry("data", DataConfig)
 register_data = datamodules.register

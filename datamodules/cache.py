@@ -85,7 +85,10 @@ class ShardCache:
         """Refuse addresses that run commands or that nobody here can read."""
         scheme = url.split(":", 1)[0]
         if scheme == "pipe" and not self.allow_pipe:
-            raise ShardError(f"{url} would run a shell command. If you trust it, set data.allow_pipe=true.")
+            raise ShardError(
+                f"{url} would run a shell command. If you trust it, set data.allow_pipe=true "
+                "(mmtok shards: --allow-pipe)."
+            )
         if scheme not in ("pipe", "http", "https", "file"):
             raise ShardError(f"{url}: no reader for '{scheme}:'. Mount it, use https: or an allowed pipe:.")
 

@@ -42,6 +42,7 @@ class ImagesConfig(DataConfig):
     """One channel in place of three."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.image_size < 1:
             raise ValueError(f"image_size={self.image_size} must be at least 1.")
         if not 0 < self.min_scale <= 1:

@@ -142,8 +142,13 @@ class ShardSet:
         path = Path(path).expanduser()
         manifest_path = path if path.name.endswith(".json") else path / MANIFEST
         if not manifest_path.is_file():
+            within = sorted(str(found.parent) for found in path.glob(f"*/{MANIFEST}"))
+            if within:
+                raise ShardError(f"{path} is no shard set, but holds some. Name one: {', '.join(within)}.")
             tars = any(path.glob("*.tar")) if path.is_dir() else False
-            remedy = f"mmtok shards index '{path}/*.tar'" if tars else f"mmtok shards build SOURCE -o {path.parent}"
+            # `build` makes the folders train/, val/ and test/ itself, `index` any.
+            out = path.parent if path.name in ("train", "val", "test") else path
+            remedy = f"mmtok shards index '{path}/*.tar'" if tars else f"mmtok shards build SOURCE -o {out}"
             raise ShardError(f"{path} is no shard set: {manifest_path} does not exist. Make it with: {remedy}")
         manifest = Manifest.load(manifest_path)
         if not manifest.samples:

@@ -125,7 +125,8 @@ class Reader:
                 return item, own
         assert own is not None
         raise BadDataError(
-            f"no sample of a whole block of data.shuffle can be read. {own.key} in {own.shard}: {own.reason}"
+            f"no sample of a whole block of data.shuffle can be read. {own.key} in {own.shard}: {own.reason}. "
+            "Look at all: mmtok shards verify."
         )
 
     def attempt(self, slot: int, place: Place) -> tuple[Any, BadSample | None]:

@@ -125,6 +125,7 @@ def build(
     report = BuildReport(out)
     with ExitStack() as stack:
         writers: dict[str, ShardWriter] = {}
+        filled: set[str] = set()
         for split in sorted({splits[i] for i in order}, key=("train", "val", "test").index):
             writers[split] = stack.enter_context(_writer(source, out, split, tuple(classes), options))
         prepared = _prepare_all([entries[i] for i in order], options)
@@ -132,12 +133,14 @@ def build(
             if isinstance(result, Exception):
                 report.bad.append((entries[i].key, str(result)))
                 continue
+            filled.add(splits[i])
             for key, parts in result:
                 label = entries[i].label
                 writers[splits[i]].add(key, parts if label is None else parts | {"cls": numbers[label]})
             if progress:
                 progress(done, len(order))
-        _refuse_if_all_bad(report.bad, len(order))
+        for split in writers.keys() - filled:
+            _refuse_empty(split, [entries[i] for i in order if splits[i] == split], report.bad)
     report.sets = {split: writer.manifest for split, writer in writers.items()}
     report.seconds = time.monotonic() - started
     if report.bad:
@@ -208,6 +211,11 @@ def _try(entry: Entry, options: BuildOptions) -> Prepared | Exception:
         return error
 
 
-def _refuse_if_all_bad(bad: list[tuple[str, str]], total: int) -> None:
-    if bad and len(bad) == total:
-        raise ValueError(f"none of the {total} pictures could be used. The first: {bad[0][0]}: {bad[0][1]}")
+def _refuse_empty(split: str, entries: list[Entry], bad: list[tuple[str, str]]) -> None:
+    """Say what is wrong with the pictures of a set when not one of them could be used."""
+    first = entries[0].key
+    remedy = "Repair them or take them out of the source" + (", or give another --val-fraction" * (split == "val"))
+    raise ValueError(
+        f"none of the {len(entries)} pictures could be used for the set '{split}'. "
+        f"The first: {first}: {dict(bad)[first]}. {remedy}."
+    )

@@ -40,12 +40,14 @@ def open_picture(data: bytes, formats: tuple[str, ...] = FORMATS) -> Image:
     Raises:
         OSError: it is no picture, or one so large that it must be an attack.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         picture = Image.open(io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError as error:
         raise OSError(str(error)) from error
+    except UnidentifiedImageError as error:  # its text is an address in memory
+        raise OSError("no picture in any format that is known here") from error
     if picture.width * picture.height > (Image.MAX_IMAGE_PIXELS or 2**27):
         raise OSError(f"{picture.width} x {picture.height} pixels is too large to be a picture")
     return picture

@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datamodules.report import ShardReport
 
+KINDS = ("images", "audio", "text", "vectors")
+SPLITS = ("train", "val", "test")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
@@ -54,8 +57,8 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
 def _index_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("urls", nargs="+", metavar="URL", help="paths, globs, folders or addresses, with {000..999}")
     parser.add_argument("-o", "--out", type=Path, help="where manifest and indexes go (default: beside the tars)")
-    parser.add_argument("--kind", default="", help="images, audio, text or vectors (default: images)")
-    parser.add_argument("--split", default="", help="train, val or test")
+    parser.add_argument("--kind", default="", choices=KINDS, help="what the samples are (default: images)")
+    parser.add_argument("--split", default="", choices=SPLITS, help="the part of the data set")
     parser.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, one a line")
     parser.add_argument("--source", default="", help="where the data come from")
     parser.add_argument("--licence", default="", help="their licence")

@@ -139,7 +139,9 @@ def _open(data: bytes, name: str) -> Image:
     try:
         picture = Image.open(io.BytesIO(data))
         picture.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:  # its text is an address in memory
+        raise ValueError(f"{name} cannot be read as a picture: Pillow knows no such format.") from error
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name} cannot be read as a picture: {error}.") from error
     return picture
 

@@ -85,6 +85,15 @@ def test_a_build_of_nothing_but_bad_files_is_refused(tmp_path):
         build_shards(str(tmp_path / "in"), tmp_path / "out")
 
 
+def test_a_set_whose_every_picture_is_bad_is_named_with_the_first(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / "in" / split / "cat").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "in/train/cat/good.png")
+    (tmp_path / "in/val/cat/bad.png").write_bytes(b"none")
+    with pytest.raises(ValueError, match=r"none of the 1 pictures could be used for the set 'val'.*bad: no picture"):
+        build_shards(str(tmp_path / "in"), tmp_path / "out")
+
+
 def test_a_zip_gives_what_its_folder_gives(pets, tmp_path):
     build_shards(str(pets), tmp_path / "a")
     build_shards(str(zipped(pets, tmp_path / "pets.zip")), tmp_path / "b")
@@ -171,7 +180,7 @@ def test_formats_that_training_does_not_decode_are_written_as_png(tmp_path):
 
 
 def test_a_picture_is_what_its_content_says_not_its_name():
-    with pytest.raises(OSError, match="cannot identify"):
+    with pytest.raises(OSError, match="no picture in any format"):
         check(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
 
 
@@ -302,3 +311,9 @@ def test_every_torchvision_name_is_a_class_of_it():
     import torchvision.datasets
 
     assert all(hasattr(torchvision.datasets, known.cls) for known in datasets.KNOWN.values())
+
+
+def test_a_folder_of_sets_names_them_where_one_set_is_wanted(pets, tmp_path):
+    build_shards(str(pets), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"holds some. Name one: .*out/train, .*out/val"):
+        ShardSet.open(tmp_path / "out")
