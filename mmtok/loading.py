@@ -28,9 +28,23 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", raw: bool = Fa
         A tokenizer in eval mode: `.encode(x) -> Codes`, `.decode(codes) -> x`, `.spec`.
 
     Raises:
-        ValueError: there is no usable checkpoint; says what is there.
+        ValueError: there is no usable checkpoint, and what there is; or no such device.
     """
+    check_device(device)
     return tokenizer_of(read_checkpoint(checkpoint_path(path)), raw=raw).to(device)
+
+
+def check_device(device: str | torch.device) -> None:
+    """Refuse a device that this machine or this build of torch lacks.
+
+    Raises:
+        ValueError: nothing can be computed there.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")
+        raise ValueError(f"device '{device}' cannot be used: {reason}. Use 'cpu', or see mmtok doctor.") from error
 
 
 def tokenizer_of(checkpoint: dict[str, Any], *, raw: bool = False) -> Tokenizer:
@@ -65,8 +79,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ValueError(f"there is no checkpoint {path}. The run may not have reached its first one.") from error
     except Exception as error:  # torch raises whatever its unpickler meets in a damaged file
-        older = ", ".join(other.name for other in kept_checkpoints(path.parent)) or "none"
-        raise ValueError(f"{path} is damaged or no checkpoint ({error}). Others here: {older}.") from error
+        older = [other for other in kept_checkpoints(path.parent) if other != path]
+        remedy = f"Go on from an older one: cp {older[-1]} {path}" if older else f"No other stands in {path.parent}."
+        raise ValueError(f"{path} is damaged or no checkpoint. {remedy}") from error
     if not isinstance(checkpoint, dict) or "mmtok" not in checkpoint:
         raise ValueError(f"{path} is a checkpoint, but not one of mmtok.")
     return checkpoint

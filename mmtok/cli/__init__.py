@@ -81,4 +81,8 @@ def describe(error: Exception) -> str:
         return f"the Python package '{error.name}' is missing. Install it, or 'pip install mmtok[train]' for all."
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}."
-    return str(error)
+    text = str(error)
+    if text.startswith("Caught ") and "\nOriginal Traceback" in text:
+        # From a loader's worker: torch makes the whole traceback the message. A person needs what stands at its end.
+        return text.strip().rsplit(f"{type(error).__name__}: ", 1)[-1]
+    return text

@@ -30,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
     from mmtok.loading import load
 
     tokenizer = load(args.tokenizer, device=args.device)
+    if not tokenizer.quantizer.codebook_sizes:
+        raise ValueError(f"{args.tokenizer} was trained without codes, so there are none to write. Use a quantizer.")
     spec, fingerprint = tokenizer.spec, tokenizer.fingerprint()
     for source, target in paths.items():
         codes = tokenizer.encode(tokenizer.preprocess(source).to(args.device), budget=args.budget)

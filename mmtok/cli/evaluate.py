@@ -3,7 +3,8 @@
   mmtok evaluate runs/demo/run
   mmtok evaluate runs/demo/run --shards data/kodak/val --samples 24
 
-Writes RUN/evaluation/SET-step-N.json, and pictures of reconstructions and of code usage beside it.
+Writes RUN/evaluation/SET-step-N.json (here val- and kodak-val-step-N.json; with --raw val-raw-step-N.json), and
+pictures of reconstructions and of code usage beside it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from datamodules.stream import only_valid
     from mmtok.config import parse_config
     from mmtok.evaluation import evaluate
-    from mmtok.loading import checkpoint_path, read_checkpoint, tokenizer_of
+    from mmtok.loading import check_device, checkpoint_path, read_checkpoint, tokenizer_of
     from mmtok.schema import to_plain
 
     path = checkpoint_path(args.run)
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         "preprocessing": {key: value for key, value in to_plain(data).items() if key in PREPROCESSING},
     }
     device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    check_device(device)
     batches = map(only_valid, module.val_dataloader())
     every = max(1, min(len(source), data.val_samples) // EXAMPLES)
     report = evaluate(
@@ -69,7 +71,10 @@ def run(args: argparse.Namespace) -> int:
         notes=notes,
     )
     folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-    target = args.out or folder / "evaluation" / f"{source.folder.name}-step-{checkpoint['global_step']}.json"
+    # Most sets are called 'val': another one must not write over the figures of the run's own.
+    name = "-".join(source.folder.resolve().parts[-2:]) if args.shards else source.folder.name
+    name += "-raw" if args.raw else ""
+    target = args.out or folder / "evaluation" / f"{name}-step-{checkpoint['global_step']}.json"
     report.save(target)
     for picture in draw(report, target):
         print(f"drew {picture}")

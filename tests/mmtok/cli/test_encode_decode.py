@@ -76,3 +76,8 @@ def test_a_file_of_something_else_is_named(run, tmp_path, capsys, verb, message)
     told = capsys.readouterr().err
     assert message in told
     assert "notes.txt" in told
+
+
+def test_a_device_that_is_not_there_is_one_line(run, photograph, tmp_path, capsys):
+    assert main(["encode", str(run), str(photograph), "-o", str(tmp_path), "--device", "tpu"]) == 2
+    assert "device 'tpu' cannot be used" in capsys.readouterr().err

@@ -42,6 +42,21 @@ def test_reconstructions_and_usage_are_drawn(report, run):
     assert drawn == {"val-step-3-reconstructions.png", "val-step-3-usage.png"}
 
 
+def test_another_set_or_the_raw_weights_do_not_write_over_the_figures_of_the_run(report, run, shards):
+    before = (run / "evaluation" / "val-step-3.json").read_bytes()
+    few = ["--samples", "2", "--features", "none", "--device", "cpu"]
+    assert main(["evaluate", str(run), "--raw", *few]) == 0
+    assert main(["evaluate", str(run), "--shards", str(shards / "val"), *few]) == 0
+    names = {path.name for path in (run / "evaluation").glob("*.json")}
+    assert {"val-raw-step-3.json", f"{shards.name}-val-step-3.json"} <= names
+    assert (run / "evaluation" / "val-step-3.json").read_bytes() == before
+
+
+def test_a_device_that_is_not_there_is_one_line(run, capsys):
+    assert main(["evaluate", str(run), "--device", "tpu"]) == 2
+    assert "device 'tpu' cannot be used" in capsys.readouterr().err
+
+
 def test_weights_set_and_place_can_be_chosen(report, run, shards, tmp_path):
     target = tmp_path / "raw.json"
     words = ["--raw", "--shards", str(shards / "train"), "--samples", "5", "--features", "none", "--out", str(target)]

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from mmtok import __version__
-from mmtok.cli import VERBS, main
+from mmtok.cli import VERBS, describe, main
 
 DESIGNED = {"config", "shards", "train", "evaluate", "encode", "decode", "doctor"}
 
@@ -99,3 +99,8 @@ def test_stopping_is_no_traceback(monkeypatch, capsys):
     monkeypatch.setattr("mmtok.config.load_config", interrupted)
     assert main(["config", "image/vqvae"]) == 130
     assert "stopped" in capsys.readouterr().err
+
+
+def test_an_error_of_a_loader_worker_is_told_without_its_traceback():
+    text = "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File x\n"
+    assert describe(ValueError(f"{text}some.module.ValueError: a picture: is cut.\n")) == "a picture: is cut."
