@@ -132,7 +132,11 @@ def parse_config(tree: Mapping[str, Any]) -> RunConfig:
         )
     filled = convert_block(QuantizerConfig, quantizer, "quantizer", dim=tokenizer.dim)
     config = parse(RunConfig, {**tree, "tokenizer": tokenizer, "quantizer": filled})
-    return dataclasses.replace(config, loss={name: term for name, term in config.loss.items() if term is not None})
+    loss: dict[str, LossConfig | None] = {name: term for name, term in config.loss.items() if term is not None}
+    if not loss:
+        # The quantizer's own terms would be all: a run that looks alive, and whose decoder learns nothing.
+        raise ConfigError("loss has no term left, so nothing would train the decoder. Example: loss.pixel.name=l2.")
+    return dataclasses.replace(config, loss=loss)
 
 
 def convert_block(base: type, block: Any, path: str, **fill: Any) -> Any:

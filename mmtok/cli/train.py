@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from mmtok.config import load_config, split_arguments
+    from mmtok.loading import checkpoint_path
     from mmtok.training.module import NonFiniteError
     from mmtok.training.run import train
 
@@ -30,4 +32,10 @@ def run(args: argparse.Namespace) -> int:
     except NonFiniteError as error:
         print(f"mmtok: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        run_dir = Path(loaded.config.run_dir)
+        saved = run_dir.exists() and checkpoint_path(run_dir).is_file()
+        does = "continues from the last checkpoint" if saved else "starts again: no checkpoint was reached"
+        print(f"mmtok: stopped. The same command {does} ({run_dir}).", file=sys.stderr)
+        return 130
     return 0

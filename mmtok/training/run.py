@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules.base import datamodules
 from datamodules.order import BatchPlan
@@ -50,7 +51,13 @@ def train(config: RunConfig, say: Say = print) -> Path:
             say(line)
     data = datamodules.build(config.data)
     data.plan(seed=config.seed, accumulate=config.trainer.accumulate)
-    trainer = build_trainer(config, run_dir, say)
+    try:
+        trainer = build_trainer(config, run_dir, say)
+    except MisconfigurationException as error:
+        raise ConfigError(
+            f"trainer.accelerator={config.trainer.accelerator}, trainer.devices={config.trainer.devices}: "
+            f"{str(error).strip()} 'mmtok doctor' says what this machine has; hardware/cpu trains without a GPU."
+        ) from error
     check_division(config, trainer.world_size)
     if trainer.is_global_zero:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -60,9 +67,12 @@ def train(config: RunConfig, say: Say = print) -> Path:
         os.replace(draft, run_dir / "config.yaml")
     if config.trainer.compile:
         module.compile_networks()
-    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True if resume else None)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True if resume else None)
+    except SystemExit:
+        if trainer.interrupted:  # Lightning answers Ctrl-C with exit status 1, in silence
+            raise KeyboardInterrupt from None
+        raise
     return run_dir
 
 

@@ -69,6 +69,11 @@ class TrainerConfig:
         for name in ("max_steps", "num_nodes", "accumulate"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"trainer.{name}={getattr(self, name)} must be at least 1.")
+        if self.devices != "auto" and self.devices < 1:
+            raise ConfigError(f"trainer.devices={self.devices} must be at least 1, or auto.")
+        for name in ("val_every", "threads"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"trainer.{name}={getattr(self, name)} must be at least 0.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -129,3 +129,14 @@ def test_a_plugin_registers_what_a_recipe_then_names(base, tmp_path, monkeypatch
     assert (config.quantizer.strength, config.plugins) == (2.0, ("my_signs",))
     with pytest.raises(ConfigError, match=r"Did you mean strength\?"):
         load_config([base], [*words, "quantizer.strenth=2"])
+
+
+def test_an_objective_without_a_term_is_refused(base):
+    with pytest.raises(ConfigError, match="loss has no term left"):
+        load_config([base], ["loss.pixel=null", "loss.edge=null"])
+
+
+@pytest.mark.parametrize("word", ["trainer.devices=0", "trainer.devices=-1", "trainer.val_every=-1", "data.workers=-1"])
+def test_counts_below_what_makes_sense_are_refused_by_name(base, word):
+    with pytest.raises(ValueError, match=word.split(".")[1]):
+        load_config([base], [word])

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mmtok.loading import load, read_checkpoint
-from mmtok.training.module import NonFiniteError
+from mmtok.training.module import NonFiniteError, TokenizerModule
 from mmtok.training.run import build_module, train
 
 QUIET = {"say": lambda line: None}
@@ -114,7 +114,23 @@ def test_damaged_checkpoints_are_named(tiny, tmp_path):
     run = train(tiny(), **QUIET)
     last = run / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"last.ckpt is damaged or no checkpoint .*step-4.ckpt, step-6.ckpt"):
+    with pytest.raises(ValueError, match=r"last.ckpt is damaged or no checkpoint.*cp .*step-6.ckpt .*last.ckpt"):
         load(run)
     with pytest.raises(ValueError, match="there is no"):
         load(tmp_path / "nowhere")
+
+
+def test_ctrl_c_comes_out_as_such(tiny, monkeypatch):  # Lightning would leave with status 1, in silence
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TokenizerModule, "on_train_batch_start", interrupt, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(), **QUIET)
+
+
+def test_a_gpu_that_is_not_there_is_a_message(tiny, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ValueError, match=r"trainer.accelerator=gpu.*mmtok doctor"):
+        train(tiny(trainer={"accelerator": "gpu"}), **QUIET)
