@@ -123,7 +123,8 @@ def row(name: str, report: dict[str, Any], seconds: float) -> list[str]:
         f"{metrics['ssim']:.3f}",
         active,
         ", ".join(sorted({level["state"] for level in usage})) or "-",
-        f"{metrics['quantization_gap']:.2f}",
+        # A peer's projections cannot be told from its rounding, and its decoder never saw latents without them.
+        "-" if name.startswith("peer_") else f"{metrics['quantization_gap']:.2f}",
         f"{metrics['bits_per_pixel']:.3f}" if usage else "-",
         f"{seconds:.3f}",
     ]

@@ -84,7 +84,10 @@ class ShardDataModule(LightningDataModule):
             beside = Path(first).parent
             found = [beside / name for name in ("val", "test") if (beside / name / MANIFEST).is_file()]
             if not found:
-                raise ConfigError(f"no set 'val' or 'test' stands beside {first}. Name one: data.val_shards=FOLDER.")
+                raise ConfigError(
+                    f"no set 'val' or 'test' stands beside {first}. Name one: data.val_shards=FOLDER. "
+                    "Of existing tars, index some apart: mmtok shards index SOME_TARS -o SETS/val."
+                )
             given = str(found[0])
         return ShardSet.open(given, cache_dir=self.config.cache_dir, allow_pipe=self.config.allow_pipe)
 

@@ -10,6 +10,7 @@ Recipes are merged left to right, then the settings. The same command again cont
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     for key in loaded.dropped:
         print(f"mmtok: {key} is left out: the chosen name does not have it", file=sys.stderr)
     try:
-        train(loaded.config)
+        run_dir = train(loaded.config)
     except NonFiniteError as error:
         print(f"mmtok: {error}", file=sys.stderr)
         return 1
@@ -38,4 +39,6 @@ def run(args: argparse.Namespace) -> int:
         does = "continues from the last checkpoint" if saved else "starts again: no checkpoint was reached"
         print(f"mmtok: stopped. The same command {does} ({run_dir}).", file=sys.stderr)
         return 130
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # Lightning starts the other ranks by this same command
+        print(f"done: {loaded.config.trainer.max_steps:,} steps in {run_dir}. Next: mmtok evaluate {run_dir}")
     return 0

@@ -60,6 +60,8 @@ def train(config: RunConfig, say: Say = print) -> Path:
         ) from error
     check_division(config, trainer.world_size)
     if trainer.is_global_zero:
+        if run_dir.exists() and not run_dir.is_dir():
+            raise ConfigError(f"run_dir={run_dir} is a file. Give a folder.")
         run_dir.mkdir(parents=True, exist_ok=True)
         # By a rename: other ranks of a job that comes back may be reading it.
         draft = run_dir / "config.yaml.tmp"
