@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from datamodules.cache import is_remote
-from datamodules.decode import DecodeError, decode, is_decodable, may_hold_code
+from datamodules.decode import DecodeError, decode, image_extension, is_decodable, may_hold_code
 from datamodules.report import Category, ShardReport
 from datamodules.shardindex import ShardError, ShardIndex
 from datamodules.shards import ShardSet
@@ -87,6 +87,11 @@ def _check_samples(shards: ShardSet, number: int, count: int, wanted: int | None
             report.add(name, "damaged", shards.key(number, i * count // wanted), str(error))
             continue
         report.samples += 1
+        if shards.manifest.kind == "images":
+            try:
+                image_extension(sample.members)
+            except DecodeError as error:
+                report.add(name, "undecodable", sample.key, str(error))
         for extension, data in sample.members.items():
             try:
                 decode(extension, data)

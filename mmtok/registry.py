@@ -111,7 +111,7 @@ def load_plugins(modules: Iterable[str]) -> None:
     """Import the modules of `plugins: [...]`, which register what they bring.
 
     Raises:
-        ConfigError: a module that cannot be found; one that fails inside keeps its own error.
+        ConfigError: a module that cannot be found, or that raises.
     """
     for name in modules:
         try:
@@ -121,4 +121,8 @@ def load_plugins(modules: Iterable[str]) -> None:
                 raise
             raise ConfigError(
                 f"plugins: no module '{name}' on the Python path. Run from its folder or set PYTHONPATH."
+            ) from error
+        except Exception as error:
+            raise ConfigError(
+                f"plugins: '{name}' raised {type(error).__name__}: {error}. MMTOK_DEBUG=1 shows where."
             ) from error

@@ -75,10 +75,11 @@ class Checkpoints(Callback):
                 self._publish(partial, trainer.global_step)
         except OSError as error:
             partial.unlink(missing_ok=True)
-            raise OSError(
-                error.errno, f"the checkpoint could not be written ({error.strerror}); the one before it stands",
-                str(self.folder),
-            ) from error  # fmt: skip
+            said = (
+                f"the checkpoint could not be written ({error.strerror}); the one before it, if any, stands. Make room"
+            )
+            message = f"{said} and give the same command again"
+            raise OSError(error.errno, message, str(self.folder)) from error
         trainer.strategy.barrier()
 
     def _publish(self, partial: Path, step: int) -> None:

@@ -132,11 +132,13 @@ class TokenizerModule(L.LightningModule):
         self.log_scalars({"optim/lr": lr, "optim/gradient_norm": norm})
 
     def _refuse(self, batch: Mapping[str, Any]) -> None:
-        keys = ", ".join(list(batch.get("key", ()))[:8])
+        keys = list(batch.get("key", ()))
+        named = ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
+        clip = "" if self.config.optim.clip else "set optim.clip=1, "
         raise NonFiniteError(
             f"the loss or its gradient is not finite at step {self.trainer.global_step} (rank {self.global_rank}, "
-            f"samples {keys or 'unnamed'}). Nothing was changed: the last checkpoint stands. "
-            "Lower optim.lr, set optim.clip=1, or leave precision at 32."
+            f"samples {named or 'unnamed'}). Nothing was changed by it, and what was saved before stands. "
+            f"Lower optim.lr, {clip}or train with trainer.precision=32."
         )
 
     def _gradient_sync(self, last: bool) -> AbstractContextManager[Any]:

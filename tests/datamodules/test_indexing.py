@@ -18,7 +18,7 @@ from datamodules.writer import ShardWriter
 
 def tars(folder, shards=3, split="part", per_shard=4):
     """Tars of another tool: no manifest, no index."""
-    with ShardWriter(folder, kind="images", split=split, samples_per_shard=per_shard) as writer:
+    with ShardWriter(folder, kind="text", split=split, samples_per_shard=per_shard) as writer:
         for i in range(shards * per_shard):
             writer.add(f"{split}{i:03d}", {"txt": f"{folder.name} {i}".encode(), "cls": b"0"})
     for path in folder.iterdir():
@@ -217,3 +217,11 @@ def test_verify_names_what_differs(tmp_path):
         ("part-000000", "mismatch"),
         ("part-000002", "damaged"),
     }
+
+
+def test_a_set_of_images_whose_samples_hold_none_is_not_ok(tmp_path):
+    with ShardWriter(tmp_path / "a", kind="images") as writer:
+        writer.add("one", {"bmp": b"BM"})
+    report = verify(ShardSet.open(tmp_path / "a"))
+    assert not report.ok
+    assert ("one", "undecodable") in [(one.name, one.category) for one in report.findings]

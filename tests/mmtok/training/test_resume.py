@@ -88,7 +88,9 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tiny, tmp_pat
         raise OSError(28, os.strerror(28), str(path))
 
     trainer = SimpleNamespace(is_global_zero=True, global_step=3, save_checkpoint=full)
-    with pytest.raises(OSError, match=r"could not be written \(No space left on device\); the one before it stands"):
+    with pytest.raises(
+        OSError, match=r"could not be written \(No space left on device\); the one before it, if any, stands"
+    ):
         Checkpoints(CheckpointConfig(), folder).save(trainer)
     assert (folder / "last.ckpt").read_bytes() == b"before"
     assert [path.name for path in folder.iterdir()] == ["last.ckpt"]
