@@ -96,10 +96,10 @@ def test_indexing_takes_up_where_it_stopped(tmp_path, monkeypatch):
 
 def test_hashes_come_when_asked_for(tmp_path):
     folder = tars(tmp_path / "a")
-    assert {shard.sha256 for shard in index_tars([str(folder)])[0].shards} == {None}
-    manifest, _ = index_tars([str(folder)], sha256=True)
+    assert {shard.sha256 for shard in index_tars([str(folder)], kind="text")[0].shards} == {None}
+    manifest, _ = index_tars([str(folder)], sha256=True, kind="text")
     assert all(len(shard.sha256) == 64 for shard in manifest.shards)
-    assert index_tars([str(folder)])[0] == manifest
+    assert index_tars([str(folder)], kind="text")[0] == manifest
     tar = folder / "part-000001.tar"
     data = bytearray(tar.read_bytes())
     data[600] ^= 1
