@@ -6,15 +6,14 @@ of UniTok (arXiv 2502.20321). Bits add up as in a residual, but the groups know 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig, quantizers, register_quantizer
-from mmtok.quantizers.nested import add_losses, of_part, prefixed
+from mmtok.quantizers.base import Context, Quantized, QuantizerConfig, quantizers, register_quantizer
+from mmtok.quantizers.nested import Nested, add_losses, prefixed
 from mmtok.quantizers.vq import VQConfig
 
 
@@ -42,15 +41,14 @@ def _width(dim: int, groups: int) -> int:
 
 
 @register_quantizer("product", ProductConfig)
-class Product(Quantizer):
+class Product(Nested):
     """`groups` quantizers side by side; ids group by group, the levels of a nested inner one together."""
 
     def __init__(self, config: ProductConfig) -> None:
         super().__init__()
         self.config: QuantizerConfig = config
         self.settings = config
-        built = [quantizers.build(config.inner) for _ in range(1 if config.shared else config.groups)]
-        self.parts = nn.ModuleList(built)
+        built = self._build(config.inner, config.groups, config.shared)
         self.codebook_sizes = built[0].codebook_sizes * config.groups
         self.depth = built[0].depth  # dropped in every group alike
         self.straight_through = built[0].straight_through
@@ -87,22 +85,6 @@ class Product(Quantizer):
 
     def draw_levels(self, count: int, generator: torch.Generator) -> Tensor | None:
         return self._part(0).draw_levels(count, generator)
-
-    def absorb(self, stats: Mapping[str, Tensor]) -> None:
-        parts = [of_part(group, stats) for group in range(self.settings.groups)]
-        if not self.settings.shared:
-            for group, own in enumerate(parts):
-                self._part(group).absorb(own)
-            return
-        merged: dict[str, Tensor] = {}
-        for own in parts:
-            merged = self._part(0).merge(merged, own)
-        self._part(0).absorb(merged)
-
-    def _part(self, group: int) -> Quantizer:
-        part = self.parts[0 if self.settings.shared else group]
-        assert isinstance(part, Quantizer)
-        return part
 
 
 @dataclass(frozen=True)

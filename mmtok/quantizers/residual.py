@@ -7,15 +7,14 @@ less than earlier ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig, quantizers, register_quantizer
-from mmtok.quantizers.nested import add_losses, of_part, prefixed
+from mmtok.quantizers.base import Context, Quantized, QuantizerConfig, quantizers, register_quantizer
+from mmtok.quantizers.nested import Nested, add_losses, prefixed
 from mmtok.quantizers.vq import VQConfig
 
 
@@ -52,7 +51,7 @@ def _check(depth: int, dropout: float, shrink: float = 1.0) -> None:
 
 
 @register_quantizer("residual", ResidualConfig)
-class Residual(Quantizer):
+class Residual(Nested):
     """`depth` quantizers in a row; ids level by level, the levels of a nested inner one together."""
 
     learns = True
@@ -61,8 +60,7 @@ class Residual(Quantizer):
         super().__init__()
         self.config: QuantizerConfig = config
         self.settings = config
-        built = [quantizers.build(config.inner) for _ in range(1 if config.shared else config.depth)]
-        self.parts = nn.ModuleList(built)
+        built = self._build(config.inner, config.depth, config.shared)
         self.codebook_sizes = built[0].codebook_sizes * config.depth
         self.depth = config.depth
         self.straight_through = built[0].straight_through
@@ -125,23 +123,6 @@ class Residual(Quantizer):
         depth = self.settings.depth
         drops = torch.rand(count, generator=generator) < self.settings.dropout
         return torch.randint(1, depth + 1, (count,), generator=generator).where(drops, depth)
-
-    def absorb(self, stats: Mapping[str, Tensor]) -> None:
-        parts = [of_part(level, stats) for level in range(self.settings.depth)]
-        if not self.settings.shared:
-            for part, own in zip(self.parts, parts, strict=True):
-                assert isinstance(part, Quantizer)
-                part.absorb(own)
-            return
-        merged: dict[str, Tensor] = {}
-        for own in parts:
-            merged = self._part(0).merge(merged, own)
-        self._part(0).absorb(merged)
-
-    def _part(self, level: int) -> Quantizer:
-        part = self.parts[0 if self.settings.shared else level]
-        assert isinstance(part, Quantizer)
-        return part
 
     def _masks(self, z: Tensor, context: Context) -> tuple[list[Tensor | None], list[Tensor | None]]:
         """Mask and count of valid latents of each level; with dropped levels all counts in one collective."""
