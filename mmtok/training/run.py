@@ -44,6 +44,8 @@ def train(config: RunConfig, say: Say = print) -> Path:
     if rank_zero_only.rank:  # type: ignore[attr-defined]  # set at import
         say = _nothing  # every rank reads the same configuration and would say the same
     run_dir = Path(config.run_dir)
+    if run_dir.exists() and not run_dir.is_dir():
+        raise ConfigError(f"run_dir={run_dir} is a file. Give a folder.")
     resume = _resume_point(config, run_dir, say)
     module = build_module(config)
     if config.init_from and resume is None:
@@ -60,8 +62,6 @@ def train(config: RunConfig, say: Say = print) -> Path:
         ) from error
     check_division(config, trainer.world_size)
     if trainer.is_global_zero:
-        if run_dir.exists() and not run_dir.is_dir():
-            raise ConfigError(f"run_dir={run_dir} is a file. Give a folder.")
         run_dir.mkdir(parents=True, exist_ok=True)
         # By a rename: other ranks of a job that comes back may be reading it.
         draft = run_dir / "config.yaml.tmp"

@@ -134,3 +134,9 @@ def test_a_gpu_that_is_not_there_is_a_message(tiny, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ValueError, match=r"trainer.accelerator=gpu.*mmtok doctor"):
         train(tiny(trainer={"accelerator": "gpu"}), **QUIET)
+
+
+def test_a_file_is_no_run_directory(tiny, tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(ValueError, match=r"taken is a file\. Give a folder"):
+        train(tiny(run_dir=str(tmp_path / "taken")), **QUIET)
