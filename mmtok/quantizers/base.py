@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmtok.quantizers.reduce import mean_over_ranks, merge_stats, reduce_stats
+from mmtok.reduce import mean_over_ranks, merge_stats, reduce_stats
 from mmtok.registry import Registry
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig, register_quantizer
-from mmtok.quantizers.reduce import mean_over_ranks
+from mmtok.reduce import mean_over_ranks
 
 _TABLE_ENTRIES = 1 << 19
 """Entries of the two half tables that are held at a time: 2 MB, so that a chunk stays in the cache."""

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig, register_quantizer
 from mmtok.quantizers.cluster import kmeans, select, selection_keys
-from mmtok.quantizers.reduce import of_first_rank
 from mmtok.quantizers.search import nearest
+from mmtok.reduce import of_first_rank
 
 _RESTARTS = 128
 """Most codes that restart in one update."""

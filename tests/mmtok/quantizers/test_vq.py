@@ -3,7 +3,7 @@ import torch
 
 from mmtok.quantizers import build_quantizer
 from mmtok.quantizers.cluster import kmeans, select, selection_keys
-from mmtok.quantizers.reduce import merge_stats
+from mmtok.reduce import merge_stats
 
 
 def clusters(count, each=50, dim=8):
