@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = {"mmtok", "mmtok.codes", "mmtok.registry", "mmtok.schema"}
+BASE = {"mmtok", "mmtok.codes", "mmtok.reduce", "mmtok.registry", "mmtok.schema"}
 """What every room may import; `mmtok` itself is only its version and a lazy `load`."""
 ROOMS = {
     "mmtok.codes": BASE,
+    "mmtok.reduce": BASE,
     "mmtok.registry": BASE,
     "mmtok.schema": BASE,
     "mmtok.resources": BASE,
