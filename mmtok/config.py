@@ -30,7 +30,7 @@ from mmtok.resources import layer_path
 from mmtok.schema import ConfigError, field_types, join, parse, to_plain
 from mmtok.tokenizers.base import TokenizerConfig
 from mmtok.training.logs import LogConfig
-from mmtok.training.settings import CheckpointConfig, OptimConfig, TrainerConfig
+from mmtok.training.settings import AdversaryConfig, CheckpointConfig, OptimConfig, TrainerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,8 @@ class RunConfig:
     """Optimiser, schedule, clipping and weight averaging."""
     trainer: TrainerConfig
     """How long, on what, in which precision."""
+    adversary: AdversaryConfig | None = None
+    """A discriminator beside the losses; null trains without."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """When the state is saved, and how much of it is kept."""
     log: LogConfig = field(default_factory=LogConfig)
@@ -70,6 +72,8 @@ class RunConfig:
                 f"data.batch_size={self.data.batch_size} does not divide into "
                 f"trainer.accumulate={self.trainer.accumulate} parts."
             )
+        if self.adversary is not None and self.adversary.adaptive and "decoder" in self.optim.freeze:
+            raise ConfigError("adversary.adaptive measures gradients at the decoder, and optim.freeze has frozen it.")
 
 
 @dataclass(frozen=True)

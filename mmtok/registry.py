@@ -52,7 +52,7 @@ class Registry(Generic[C, M]):
         Raises:
             ConfigError: the name is not registered; names the nearest.
         """
-        if name not in self._entries:
+        if not isinstance(name, str) or name not in self._entries:
             where = f"{path}.name: " if path else ""
             raise ConfigError(f"{where}there is no {self.kind} '{name}'.{suggest(str(name), self._entries)}")
         return self._entries[name][0]

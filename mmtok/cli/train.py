@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from mmtok.config import load_config, split_arguments
     from mmtok.loading import checkpoint_path
-    from mmtok.training.module import NonFiniteError
+    from mmtok.training.guard import NonFiniteError
     from mmtok.training.run import train
 
     loaded = load_config(*split_arguments(args.layers))

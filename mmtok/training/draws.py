@@ -8,15 +8,20 @@ from torch import Tensor
 from mmtok.quantizers.base import Quantizer
 
 
-def generator(*counters: int) -> torch.Generator:
-    """A CPU generator made of counters (seed, purpose, step, ...), each of them below 2^63."""
+def mixed(*counters: int) -> int:
+    """63 bits made of counters (seed, purpose, step, ...), each of them below 2^63."""
     state = 0
     for counter in counters:  # splitmix64: neighbouring counters give unrelated states
         state = (state + counter + 0x9E3779B97F4A7C15) % 2**64
         state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
         state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
         state ^= state >> 31
-    return torch.Generator().manual_seed(state % 2**63)
+    return state % 2**63
+
+
+def generator(*counters: int) -> torch.Generator:
+    """A CPU generator made of counters."""
+    return torch.Generator().manual_seed(mixed(*counters))
 
 
 def draw_levels(
@@ -41,4 +46,4 @@ def draw_levels(
 
 def draw_seed(seed: int, step: int, micro: int, rank: int) -> int:
     """Seed of dropout and of a quantizer's noise in one batch of one rank."""
-    return int(torch.randint(2**31, (1,), generator=generator(seed, 2, step, micro, rank)))
+    return mixed(seed, 2, step, micro, rank) % 2**31

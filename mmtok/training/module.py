@@ -1,7 +1,8 @@
-"""The training module: one generator step, counted, guarded and averaged; validation on the averaged weights.
+"""The training module: one update of the generator and its adversary, counted, guarded and averaged; validation on the
+averaged weights.
 
 Manual optimisation always, so that an adversary can join without changing what a step is. `trainer.global_step` counts
-updates of the generator, whatever the accumulation.
+updates of the generator, whatever the accumulation and however many optimisers there are.
 """
 
 from __future__ import annotations
@@ -22,13 +23,11 @@ from mmtok.config import RunConfig
 from mmtok.losses.base import losses
 from mmtok.schema import to_plain
 from mmtok.tokenizers.base import Reconstruction, Tokenizer, build_tokenizer
+from mmtok.training.adversary import Adversary
 from mmtok.training.draws import draw_levels, draw_seed
+from mmtok.training.guard import FiniteGuard
 from mmtok.training.logs import ScalarBuffer
 from mmtok.training.optim import build_optimizer, gradient_norm, learning_rate, set_learning_rate, update_average
-
-
-class NonFiniteError(RuntimeError):
-    """The loss or its gradient became NaN or infinite. Nothing was changed by the step that found it."""
 
 
 class TokenizerModule(L.LightningModule):
@@ -37,6 +36,8 @@ class TokenizerModule(L.LightningModule):
     Attributes:
         tokenizer: what is trained.
         ema: the average of its weights, or None (`optim.ema=0`).
+        adversary: what judges its reconstructions, or None.
+        guard: stops the run at a loss that is no number.
     """
 
     def __init__(self, config: RunConfig) -> None:
@@ -48,6 +49,13 @@ class TokenizerModule(L.LightningModule):
         self.ema: Tokenizer | None = None
         if config.optim.ema > 0:
             self.ema = copy.deepcopy(self.tokenizer).requires_grad_(False)
+        self.adversary: Adversary | None = None
+        if config.adversary is not None:
+            self.adversary = Adversary(config.adversary, self.tokenizer.spec.channels)
+        for part in config.optim.freeze:
+            _part(self.tokenizer, part).requires_grad_(False)
+        clip = "" if config.optim.clip else "set optim.clip=1, "
+        self.guard = FiniteGuard(f"Lower optim.lr, {clip}or train with trainer.precision=32.")
         self.scalars = ScalarBuffer()
         self._micro = 0
         self._stats: dict[str, Tensor] = {}
@@ -58,31 +66,39 @@ class TokenizerModule(L.LightningModule):
         return self.tokenizer if self.ema is None else self.ema
 
     def compile_networks(self) -> None:
-        """Compile encoder and decoder in place: names in the state stay, and the step itself stays eager."""
-        for network in (self.tokenizer.networks.encoder, self.tokenizer.networks.decoder):
+        """Compile the networks in place: names in the state stay, and the step itself stays eager."""
+        networks = [self.tokenizer.networks.encoder, self.tokenizer.networks.decoder]
+        if self.adversary is not None:
+            networks.append(self.adversary.discriminator)
+            # An adaptive weight walks back through the graph twice, and a compiled one frees its buffers on the way.
+            torch._functorch.config.donated_buffer = not self.adversary.config.adaptive  # image.md trap 18
+        for network in networks:
             network.compile(dynamic=False)
 
-    def configure_optimizers(self) -> Optimizer:
-        return build_optimizer(self.config.optim, [self.tokenizer, self.terms])
+    def configure_optimizers(self) -> list[Optimizer]:
+        optimizers = [build_optimizer(self.config.optim, [self.tokenizer, self.terms])]
+        if self.adversary is not None:
+            optim = self.adversary.config.optim or self.config.optim
+            optimizers.append(build_optimizer(optim, [self.adversary]))
+        return optimizers
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
         """One batch; on the last of an accumulation, one update."""
-        optimizer = self.optimizers()
-        assert isinstance(optimizer, L.pytorch.core.optimizer.LightningOptimizer)
         accumulate = self.config.trainer.accumulate
         last = self._micro == accumulate - 1
         with self._gradient_sync(last):
             out = self._forward(batch)
             terms = self._objective(out, batch)
             loss = torch.stack(list(terms.values())).sum()
+            total = loss + self._judge(out, batch, terms)
             # A loss that is inf or NaN turns every gradient into NaN, and DDP's average carries that to all ranks, so
             # one look at the norm decides for the whole world without a collective of its own.
-            self.manual_backward(loss * (1 + 0 * loss.detach()) / accumulate)
+            self.manual_backward(total * (1 + 0 * total.detach()) / accumulate)
         self._stats = self.tokenizer.quantizer.merge(self._stats, out.quantized.stats)
         self.log_scalars({"loss": loss, **{f"loss/{name}": term for name, term in terms.items()}})
         self._micro += 1
         if last:
-            self._update(optimizer, batch)
+            self._update(batch)
         return {
             "loss": loss.detach(),
             "terms": {name: term.detach() for name, term in terms.items()},
@@ -104,7 +120,10 @@ class TokenizerModule(L.LightningModule):
         # Dropout draws from torch's own generator, which no checkpoint holds and every rank would start alike.
         torch.manual_seed(seed)
         return self.tokenizer(
-            x, batch.get("lengths"), levels=None if levels is None else levels.to(x.device), seed=seed
+            x,
+            batch.get("lengths"),
+            levels=None if levels is None else levels.to(x.device, non_blocking=True),
+            seed=seed,
         )
 
     def _objective(self, out: Reconstruction, batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -115,31 +134,54 @@ class TokenizerModule(L.LightningModule):
             terms = {name: weights[name] * term(reconstruction, x) for name, term in self.terms.items()}
         return terms | out.quantized.losses
 
-    def _update(self, optimizer: L.pytorch.core.optimizer.LightningOptimizer, batch: Mapping[str, Any]) -> None:
-        """Check, then change: weights, quantizer state, average; in this order."""
+    def _judge(self, out: Reconstruction, batch: Mapping[str, Any], terms: Mapping[str, Tensor]) -> Tensor | float:
+        """The adversary's terms, of both sides: their graphs share no parameter that learns."""
+        if self.adversary is None:
+            return 0.0
+        pull = torch.stack([terms[name] for name in self.terms]).sum()
+        last_layer = self.tokenizer.networks.last_layer
+        judged = self.adversary.judge(batch["x"], out.x, self.trainer.global_step, pull, last_layer)
+        self.log_scalars(judged.scalars)
+        return sum(term for term in (judged.generator, judged.discriminator) if term is not None)
+
+    def _update(self, batch: Mapping[str, Any]) -> None:
+        """Check, then change: generator, quantizer state, average, discriminator, its averages; in this order."""
         step, optim = self.trainer.global_step, self.config.optim
         norm = gradient_norm(self.tokenizer.parameters(), optim.clip)
-        if not torch.isfinite(norm):
-            self._refuse(batch)
+        checked = norm
+        if self.adversary is not None and self.adversary.learns(step):
+            settings = self.adversary.config.optim or optim
+            judge_norm = gradient_norm(self.adversary.parameters(), settings.clip)
+            checked = norm + judge_norm
+            self.log_scalars({"optim/adversary_gradient_norm": judge_norm})
+        self.guard.look(checked, step, self.global_rank, batch, wait=self.device.type == "cpu")
         lr = learning_rate(optim, step, self.config.trainer.max_steps)
-        set_learning_rate(optimizer.optimizer, lr)
-        optimizer.step()
-        optimizer.zero_grad()
-        self.tokenizer.quantizer.update(self._stats)
+        self._step(0, lr)
+        if "quantizer" not in optim.freeze:
+            self.tokenizer.quantizer.update(self._stats)
         if self.ema is not None:
             update_average(self.ema, self.tokenizer, optim.ema, step)
+        self._update_adversary(step)
         self._micro, self._stats = 0, {}
         self.log_scalars({"optim/lr": lr, "optim/gradient_norm": norm})
 
-    def _refuse(self, batch: Mapping[str, Any]) -> None:
-        keys = list(batch.get("key", ()))
-        named = ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
-        clip = "" if self.config.optim.clip else "set optim.clip=1, "
-        raise NonFiniteError(
-            f"the loss or its gradient is not finite at step {self.trainer.global_step} (rank {self.global_rank}, "
-            f"samples {named or 'unnamed'}). Nothing was changed by it, and what was saved before stands. "
-            f"Lower optim.lr, {clip}or train with trainer.precision=32."
-        )
+    def _update_adversary(self, step: int) -> None:
+        if self.adversary is None or not self.adversary.learns(step):
+            return
+        own, first = self.adversary.config.optim or self.config.optim, self.adversary.config.first_step
+        lr = learning_rate(own, step - first, self.config.trainer.max_steps - first)
+        self._step(1, lr)
+        self.adversary.update()
+        self.log_scalars({"optim/adversary_lr": lr})
+
+    def _step(self, number: int, lr: float) -> None:
+        """One optimiser's step. Only the generator's goes through Lightning, which counts every one that does."""
+        wrapped = self.optimizers()
+        optimizer = wrapped[number] if isinstance(wrapped, list) else wrapped
+        assert isinstance(optimizer, L.pytorch.core.optimizer.LightningOptimizer)
+        set_learning_rate(optimizer.optimizer, lr)
+        (optimizer if number == 0 else optimizer.optimizer).step()  # platform.md 2.1
+        optimizer.zero_grad()
 
     def _gradient_sync(self, last: bool) -> AbstractContextManager[Any]:
         """Gradients travel once an update, with the last accumulated batch."""
@@ -168,11 +210,23 @@ class TokenizerModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         self._micro, self._stats = 0, {}
+        if self.adversary is not None:
+            self.adversary.forget()
+
+    def on_validation_start(self) -> None:
+        self.guard.check()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         from mmtok import __version__
 
+        self.guard.check()  # before anything is written
         checkpoint["mmtok"] = {"version": __version__, "config": to_plain(self.config)}
+
+
+def _part(tokenizer: Tokenizer, name: str) -> nn.Module:
+    """A part that `optim.freeze` may name."""
+    networks = tokenizer.networks
+    return {"encoder": networks.encoder, "decoder": networks.decoder, "quantizer": tokenizer.quantizer}[name]
 
 
 def detach(quantized: Any) -> Any:

@@ -47,6 +47,8 @@ def train(config: RunConfig, say: Say = print) -> Path:
     if run_dir.exists() and not run_dir.is_dir():
         raise ConfigError(f"run_dir={run_dir} is a file. Give a folder.")
     resume = _resume_point(config, run_dir, say)
+    for line in without_effect(config):
+        say(line)
     module = build_module(config)
     if config.init_from and resume is None:
         for line in initialise(module, config.init_from):
@@ -60,6 +62,7 @@ def train(config: RunConfig, say: Say = print) -> Path:
             f"trainer.accelerator={config.trainer.accelerator}, trainer.devices={config.trainer.devices}: "
             f"{str(error).strip()} 'mmtok doctor' says what this machine has; hardware/cpu trains without a GPU."
         ) from error
+    without_signal_broadcast(trainer)
     check_division(config, trainer.world_size)
     if trainer.is_global_zero:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -76,6 +79,21 @@ def train(config: RunConfig, say: Say = print) -> Path:
             raise KeyboardInterrupt from None
         raise
     return run_dir
+
+
+def without_effect(config: RunConfig) -> list[str]:
+    """A line for each setting that this run will not feel."""
+    lines, adversary = [], config.adversary
+    if adversary is not None and adversary.start >= config.trainer.max_steps:
+        lines.append(
+            f"adversary.start={adversary.start:,} is past the last update, trainer.max_steps="
+            f"{config.trainer.max_steps:,}: the generator is never judged."
+        )
+    if config.optim.freeze and not config.init_from:
+        lines.append(
+            f"optim.freeze={list(config.optim.freeze)} without init_from keeps random weights as they are drawn."
+        )
+    return lines
 
 
 def _nothing(line: str) -> None:
@@ -141,6 +159,21 @@ def build_plugins() -> list[Any]:
     from lightning.pytorch.plugins.environments import SLURMEnvironment
 
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+
+
+def without_signal_broadcast(trainer: L.Trainer) -> None:
+    """Take out what Lightning does before every batch of several ranks: a broadcast, and a wait for its answer.
+
+    It carries the first rank's SIGTERM to the others (platform.md 2.12), at the price of stopping host and device each
+    step. There is no setting for it.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    assert hasattr(loop, "_broadcast_sigterm_tensor"), "Lightning has changed: look for its broadcast elsewhere"
+    loop._broadcast_sigterm_tensor = _nothing_to_tell  # type: ignore[method-assign]
+
+
+def _nothing_to_tell() -> None:
+    """Instead of a broadcast."""
 
 
 def check_division(config: RunConfig, world: int) -> None:

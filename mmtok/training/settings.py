@@ -1,11 +1,19 @@
-"""The blocks of a recipe that say how training goes: optimiser, trainer, checkpoints. The log's is `logs.py`."""
+"""The blocks of a recipe that say how training goes: optimiser, adversary, trainer, checkpoints.
+
+The log's is `logs.py`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from mmtok.losses.adversarial import Objective
+from mmtok.networks.discriminators import DiscriminatorConfig
+from mmtok.networks.discriminators.patchgan import PatchGANConfig
 from mmtok.schema import ConfigError
+
+Part = Literal["encoder", "quantizer", "decoder"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +40,9 @@ class OptimConfig:
     """Largest norm of the gradient; 0 does not clip (the norm is still watched for NaN)."""
     ema: float = 0.0
     """Decay of the averaged weights that validation, evaluation and export use; 0 keeps none."""
+    freeze: tuple[Part, ...] = ()
+    """Parts that keep the weights they start with: for fine-tuning from `init_from`. A tokenizer whose encoder and
+    quantizer are frozen gives the same codes as before."""
 
     def __post_init__(self) -> None:
         if self.name == "adam" and self.weight_decay:
@@ -40,6 +51,59 @@ class OptimConfig:
             raise ConfigError(f"optim.ema={self.ema} must be in [0, 1), for example 0.999.")
         if self.lr <= 0:
             raise ConfigError(f"optim.lr={self.lr} must be above 0.")
+        if {"encoder", "decoder"} <= set(self.freeze):
+            raise ConfigError("optim.freeze leaves nothing to train. Leave the encoder or the decoder out.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversaryConfig:
+    """A discriminator that learns to tell reconstructions from signals, and pulls the generator after it."""
+
+    discriminator: DiscriminatorConfig = field(default_factory=PatchGANConfig)
+    """The network that judges. Its `in_channels` is filled in."""
+    objective: Objective = "hinge"
+    """What the discriminator wants: margins, or the likelihood of being right."""
+    generator_objective: Objective = "hinge"
+    """What the generator wants of the discriminator's logits."""
+    weight: float = 0.1
+    """Factor of the generator's term. Fixed weights from 0.02 (VQGAN+) over 0.1 (IBQ) to 0.5 (LlamaGen) are in use."""
+    start: int = 0
+    """Update from which the generator is judged."""
+    warmup_steps: int = 0
+    """Updates over which the generator's weight then rises linearly."""
+    lead: int = 0
+    """Updates before `start` at which the discriminator begins to learn. One that knows nothing, at full weight,
+    undoes a good reconstruction: give it a lead where `start` is late, or where `init_from` brings a trained one."""
+    adaptive: bool = False
+    """Scale the weight so that at the decoder's last layer the adversary pulls as hard as the reconstruction (taming).
+    Two more partial backward passes an update, and one collective."""
+    adaptive_max: float = 1e4
+    """Largest adaptive factor."""
+    lecam: float = 0.0
+    """Weight of LeCAM's regulariser, which holds logits near the averages of the other side's; 0 leaves it out."""
+    lecam_decay: float = 0.999
+    """Memory of those averages."""
+    optim: OptimConfig | None = None
+    """Optimiser of the discriminator; null takes the generator's settings. Its schedule counts its own updates."""
+
+    def __post_init__(self) -> None:
+        for name in ("start", "warmup_steps", "lead", "weight", "lecam"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"adversary.{name}={getattr(self, name)} must be at least 0.")
+        if not 0 <= self.lecam_decay < 1:
+            raise ConfigError(f"adversary.lecam_decay={self.lecam_decay} must be in [0, 1), for example 0.999.")
+        if self.lead > self.start:
+            raise ConfigError(
+                f"adversary.lead={self.lead} is more than adversary.start={self.start}: the discriminator cannot begin "
+                "before the run. Raise start, or lower lead."
+            )
+        if self.optim is not None and (self.optim.ema or self.optim.freeze):
+            raise ConfigError("adversary.optim: ema and freeze are of the generator. Set optim.ema and optim.freeze.")
+
+    @property
+    def first_step(self) -> int:
+        """The update in which the discriminator learns first."""
+        return self.start - self.lead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +125,8 @@ class TrainerConfig:
     val_every: int = 1000
     """Updates between validations; 0 validates at the end only."""
     compile: bool = False
-    """Compile encoder and decoder with torch.compile: about a minute more at the start, faster steps on a GPU."""
+    """Compile encoder, decoder and discriminator with torch.compile: about a minute more at the start, faster steps on
+    a GPU."""
     threads: int = 0
     """CPU threads of each process for arithmetic; 0 leaves torch's choice."""
 

@@ -107,6 +107,7 @@ class Scalars(Callback):
 
     def _flush(self, trainer: Trainer, module: Any) -> None:
         """One row of the log."""
+        module.guard.check()
         window = module.scalars.flush(trainer.world_size)
         # After the read, so that work queued on a GPU is done and counts.
         speed = self._speed()

@@ -89,7 +89,7 @@ def tiny(tmp_path):
     def make(**blocks) -> RunConfig:
         tree = {key: dict(value) for key, value in TINY.items()} | {"run_dir": str(tmp_path / "run")}
         for name, block in blocks.items():
-            kept = tree[name] if isinstance(block, dict) and "name" not in block else {}
+            kept = tree.get(name, {}) if isinstance(block, dict) and "name" not in block else {}
             tree[name] = {**kept, **block} if isinstance(block, dict) else block
         return parse_config(tree)
 

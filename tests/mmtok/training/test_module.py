@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from mmtok.loading import load, read_checkpoint
-from mmtok.training.module import NonFiniteError, TokenizerModule
+from mmtok.training.guard import NonFiniteError
+from mmtok.training.module import TokenizerModule
 from mmtok.training.run import build_module, train
 
 QUIET = {"say": lambda line: None}

@@ -1,0 +1,11 @@
+"""Discriminators: networks that judge whether a signal is real, behind one registry."""
+
+from mmtok.networks.discriminators import patchgan  # noqa: F401, registers
+from mmtok.networks.discriminators.base import (
+    Discriminator,
+    DiscriminatorConfig,
+    discriminators,
+    register_discriminator,
+)
+
+__all__ = ["Discriminator", "DiscriminatorConfig", "discriminators", "register_discriminator"]
