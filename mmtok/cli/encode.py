@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from mmtok.cli.files import claim, outputs
+from mmtok.cli.tiles import Tiles, add_tile_argument
 
 CODES = ".codes.safetensors"
 
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="OUT", help="folder for the codes")
     parser.add_argument("--budget", type=int, metavar="LEVELS", help="levels to keep, where the quantizer has several")
     parser.add_argument("--device", default="cpu", help="where to compute (cpu, cuda)")
+    add_tile_argument(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace codes that exist")
 
 
@@ -32,10 +34,14 @@ def run(args: argparse.Namespace) -> int:
     tokenizer = load(args.tokenizer, device=args.device)
     if not tokenizer.quantizer.codebook_sizes:
         raise ValueError(f"{args.tokenizer} was trained without codes, so there are none to write. Use a quantizer.")
+    tiles = Tiles(tokenizer, args.tile)
     spec, fingerprint = tokenizer.spec, tokenizer.fingerprint()
     for source, target in paths.items():
-        codes = tokenizer.encode(tokenizer.preprocess(source).to(args.device), budget=args.budget)
+        x = tokenizer.preprocess(source)
+        encoder, how = tiles.choose(tuple(x.shape[2:]))
+        # Tiles go to the device one by one: there need be no room for the whole.
+        codes = encoder.encode(x.to(args.device) if encoder is tokenizer else x, budget=args.budget)
         codes.save(target, spec, tokenizer=fingerprint, source=source.name)
         levels, positions = codes.ids.shape[1:]
-        print(f"{source} -> {target}: {positions} positions x {levels} levels")
+        print(f"{source} -> {target}: {positions} positions x {levels} levels{how}")
     return 0

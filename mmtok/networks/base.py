@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import NamedTuple, Self
 
 from torch import Tensor, nn
 
@@ -41,6 +41,17 @@ class EncoderConfig:
             raise ValueError(f"A network needs in_channels and dim, got {self.in_channels} and {self.dim}.")
 
 
+class Reach(NamedTuple):
+    """How far a pair of networks sees along each axis; a position is `downsample` pixels or samples."""
+
+    encoder: tuple[int, int]
+    """Pixels before and after those of a position that its latent depends on."""
+    decoder: tuple[int, int]
+    """Positions before and after a position that its pixels depend on."""
+    beyond: tuple[str, ...] = ()
+    """Kinds of layers that see the whole signal, however far the others see."""
+
+
 class Networks(nn.Module):
     """An encoder and its decoder, built from one config.
 
@@ -58,6 +69,11 @@ class Networks(nn.Module):
     def last_layer(self) -> Tensor:
         """Weight of the decoder's last layer, for adaptive loss weights."""
         raise NotImplementedError
+
+    @property
+    def reach(self) -> Reach | None:
+        """How far they see; None where that is not known. Big pictures are computed in tiles by it."""
+        return None
 
 
 networks: Registry[EncoderConfig, Networks] = Registry("network", EncoderConfig)

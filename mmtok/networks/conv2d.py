@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmtok.networks.base import EncoderConfig, Networks, register_network
+from mmtok.networks.base import EncoderConfig, Networks, Reach, register_network
 from mmtok.networks.blocks2d import (
     AttentionBlock,
     Downsample,
@@ -233,6 +233,13 @@ class Conv2dNetworks(Networks):
     def last_layer(self) -> Tensor:
         return self.decoder.conv_out.weight
 
+    @property
+    def reach(self) -> Reach:
+        config = self.config
+        beyond = ["GroupNorm"] * (config.norm == "group")
+        beyond += ["attention"] * bool(config.attention or config.mid_attention)
+        return Reach(_encoder_reach(config), _decoder_reach(config), tuple(beyond))
+
 
 def _residual(config: Conv2dConfig, channels: int, out_channels: int) -> ResidualBlock:
     return ResidualBlock(
@@ -248,3 +255,26 @@ def _residual(config: Conv2dConfig, channels: int, out_channels: int) -> Residua
 
 def _attention(config: Conv2dConfig, channels: int) -> AttentionBlock:
     return AttentionBlock(channels, norm=config.norm, groups=config.groups)
+
+
+def _encoder_reach(config: Conv2dConfig) -> tuple[int, int]:
+    """From the latent back to the pixels. A residual block has two convolutions of 3x3, which see 1 further each."""
+    low, high = -(config.latent_kernel // 2) - 2 * config.mid_blocks, config.latent_kernel // 2 + 2 * config.mid_blocks
+    for level in reversed(range(len(config.multipliers))):
+        if level < len(config.multipliers) - 1:
+            # Position i comes from 2i .. 2i + 2 by a convolution, which is padded after only, and 2i, 2i + 1 by a mean.
+            low, high = 2 * low, 2 * high + (2 if config.resample == "conv" else 1)
+        low, high = low - 2 * config.blocks, high + 2 * config.blocks
+    low, high = config.patch * (low - 1), config.patch * (high + 1) + config.patch - 1
+    return -low, high - (config.factors[-1] - 1)
+
+
+def _decoder_reach(config: Conv2dConfig) -> tuple[int, int]:
+    """From the pixels of a position back to the latents."""
+    low, high = -1, (config.factors[-1] - 1) // config.patch + 1
+    blocks = config.blocks if config.decoder_blocks is None else config.decoder_blocks
+    for level in range(len(config.multipliers)):
+        if level:  # the convolution after nearest-neighbour upsampling, and that itself
+            low, high = (low - 1) // 2, (high + 1) // 2
+        low, high = low - 2 * blocks, high + 2 * blocks
+    return 2 * config.mid_blocks + 1 - low, high + 2 * config.mid_blocks + 1

@@ -72,6 +72,8 @@ class Quantizer(nn.Module):
     """Levels that can be kept or dropped by the hint `levels`, the last first; 1 where ids are all or nothing."""
     straight_through: bool = False
     """Whether the gradient of the values with respect to the latents is the identity."""
+    pointwise: bool = True
+    """Whether a position's codes depend on its own latent alone, so that a picture may come in tiles."""
 
     def forward(self, z: Tensor, mask: Tensor | None = None, **hints: Any) -> Quantized:
         """Latents (B, T, D), mask (B, T) -> values, ids, losses, stats. Hints: `grid`, `levels`, `seed`."""

@@ -135,18 +135,26 @@ class Tokenizer(nn.Module):
 
     def _encode(self, x: Tensor, lengths: Tensor | None, budget: int | None) -> Codes:
         latents = self.embed(x, lengths)
-        levels = None
-        if budget is not None:
-            depth = self.quantizer.depth
-            if not 1 <= budget <= depth:
-                kept = f"Use 1 to {depth}." if depth > 1 else "Only residual quantizers can leave levels out."
-                raise ValueError(f"budget={budget}, but this tokenizer's quantizer has a depth of {depth}. {kept}")
-            levels = torch.full((x.shape[0],), budget, device=x.device)
+        levels = self.kept_levels(x.shape[0], budget)
         ids = self.quantizer.encode(latents.z, latents.mask, grid=latents.grid, levels=levels)
         batch, positions = latents.z.shape[:2]
         full = torch.full((batch,), positions, device=ids.device)
         lengths_out = full if latents.mask is None else latents.mask.sum(1)
         return Codes(ids, lengths_out, latents.source_size, grid=latents.grid)
+
+    def kept_levels(self, count: int, budget: int | None) -> Tensor | None:
+        """The hint `levels` (count,) that a budget means to the quantizer; None where none is given.
+
+        Raises:
+            ValueError: the quantizer has not as many levels.
+        """
+        if budget is None:
+            return None
+        depth = self.quantizer.depth
+        if not 1 <= budget <= depth:
+            kept = f"Use 1 to {depth}." if depth > 1 else "Only residual quantizers can leave levels out."
+            raise ValueError(f"budget={budget}, but this tokenizer's quantizer has a depth of {depth}. {kept}")
+        return torch.full((count,), budget, device=next(self.parameters()).device)
 
     @torch.inference_mode()
     def decode(self, codes: Codes) -> Tensor:
