@@ -1,36 +1,26 @@
-"""Training on two gloo ranks is training on one process: weights, codebooks, averages and what is measured."""
+"""Training on two gloo ranks is training on one process: weights, codebooks, averages, the adversary, what is measured.
+
+The cases and what runs them are those of `benchmarks/ddp.py`.
+"""
 
 import csv
-import os
-import subprocess
-import sys
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
-from datamodules.build import build_shards
+from benchmarks.ddp import CASES, collectives, run_worlds, state
 
-ROOT, SCRIPT = Path(__file__).parents[3], Path(__file__).with_name("two_ranks.py")
-CASES = ("vq", "vq-halves", "rq", "rq-halves", "lfq")
+PAGE = Path(__file__).parents[3] / "docs" / "training.md"
 
 
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory):
     """The folder in which one process and two ranks trained every case."""
     out = tmp_path_factory.mktemp("worlds")
-    build_shards("fixture", out / "shards")
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    starts = [[sys.executable, str(SCRIPT), world, str(out)] for world in ("1", "2")]
-    runs = [subprocess.Popen(start, env=env, stderr=subprocess.PIPE, text=True) for start in starts]
-    for run in runs:
-        _, errors = run.communicate(timeout=300)
-        assert run.returncode == 0, errors
+    run_worlds(out, list(CASES))
     return out
-
-
-def state(worlds, case, rank, world):
-    return torch.load(worlds / f"{case}-{rank}of{world}.pt")
 
 
 def rows(worlds, case, world):
@@ -39,27 +29,36 @@ def rows(worlds, case, world):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_both_ranks_hold_the_same_weights_bit_by_bit(worlds, case):  # image.md trap 3
+def test_both_ranks_hold_the_same_weights_bit_by_bit(worlds, case):  # image.md traps 3, 6
     first, second = state(worlds, case, 0, 2), state(worlds, case, 1, 2)
     torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_ranks_end_where_one_process_does(worlds, case):  # platform.md 2.9, 2.10
+def test_two_ranks_end_where_one_process_does(worlds, case):  # platform.md 2.9, 2.10; image.md trap 19
     torch.testing.assert_close(state(worlds, case, 0, 2), state(worlds, case, 0, 1), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_ranks_log_what_one_process_does(worlds, case):  # platform.md 2.13: sums over ranks, not means of means
     one, two = rows(worlds, case, 1), rows(worlds, case, 2)
-    assert [row["step"] for row in one] == [row["step"] for row in two] == ["1", "5", "10"]
+    assert [row["step"] for row in one] == [row["step"] for row in two] == ["1", "5", "10", "15", "20"]
     # The probe sees the first rank's share; the entropy of lfq is of a batch, and validation cuts those differently.
     apart = ("speed/", "probe/", "alarm/drift", *(("val/loss",) if case == "lfq" else ()))
     names = [name for name in one[0] if not name.startswith(apart) or name == "val/loss/pixel"]
     assert {"loss", "samples", "usage/active", "val/psnr", "val/usage/tokens", "val/quantization_gap"} <= {*names}
     for mine, other in zip(one, two, strict=True):
         for name in names:
-            assert float(other[name] or "nan") == pytest.approx(float(mine[name] or "nan"), rel=1e-3, nan_ok=True), name
+            near = pytest.approx(float(mine[name] or "nan"), rel=1e-3, abs=1e-6, nan_ok=True)
+            assert float(other[name] or "nan") == near, name
+
+
+def test_the_ranks_exchange_what_the_docs_say(worlds):  # platform.md 2.12, 2.24
+    table = dict(re.findall(r"^\| `([\w-]+)` \| *(\d+) \|", PAGE.read_text(), re.MULTILINE))
+    assert table.keys() == CASES.keys()
+    for case, number in table.items():
+        for rank in (0, 1):
+            assert collectives(worlds, case, rank) == {"all_reduce": float(number)}, case
 
 
 def test_padding_of_uneven_ranks_is_not_measured(worlds):

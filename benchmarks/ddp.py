@@ -1,0 +1,180 @@
+"""Is training on two ranks training on one process? Every case on both, over the same global batches, on CPUs (gloo).
+
+    python -m benchmarks.ddp [--steps 20] [--only vq,gan] [--out runs/ddp]
+
+Prints, of each case: the largest difference between the ranks' states (0 is equality bit by bit), the largest one to
+the single process, and the collectives of an update outside the lines of the log, by kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.tables import table
+from datamodules.build import build_shards
+from mmtok.config import parse_config
+from mmtok.training.module import TokenizerModule
+from mmtok.training.run import train
+
+STEPS = 20
+VQ = {"name": "vq", "codebook_size": 32, "init": "kmeans", "restart": 0.3}
+RQ = {"name": "rq", "codebook_size": 16, "depth": 3, "dropout": 0.5}
+GAN = {
+    "discriminator": {"name": "patchgan", "channels": 8, "layers": 1}, "start": 4, "lead": 2, "warmup_steps": 4,
+    "lecam": 0.01,
+}  # fmt: skip
+CASES: dict[str, dict[str, Any]] = {
+    "vq": {"quantizer": VQ},
+    "vq-halves": {"quantizer": VQ, "accumulate": 2},
+    "vq-workers": {"quantizer": VQ, "workers": 2},
+    "vq-low-halves": {"quantizer": VQ | {"learn": "gradient", "code_dim": 4, "l2": True}, "accumulate": 2},
+    "rq": {"quantizer": RQ},
+    "rq-halves": {"quantizer": RQ, "accumulate": 2},
+    "lfq": {"quantizer": {"name": "lfq", "bits": 6, "entropy_weight": 0.1}},
+    "gan": {"quantizer": VQ, "adversary": GAN},
+    "gan-halves": {"quantizer": VQ, "adversary": GAN, "accumulate": 2},
+    "gan-workers": {"quantizer": VQ, "adversary": GAN, "workers": 2},
+    "gan-adaptive": {"quantizer": VQ, "adversary": GAN | {"adaptive": True, "lecam": 0.0}},
+}
+"""What a case sets of quantizer, adversary, accumulation and workers."""
+COUNTED = (STEPS - 4, STEPS - 3, STEPS - 2)
+"""Updates whose collectives are counted: none of them logs, validates, saves, or asks the first rank's clock."""
+
+
+def tree(case: str, world: int, out: Path, steps: int) -> dict[str, Any]:
+    """A run of a second over the committed fixture. Of 9 validation samples the second rank's last batch has none."""
+    settings = CASES[case]
+    encoder = {"name": "conv2d", "channels": 8, "multipliers": [1, 1], "blocks": 1, "mid_blocks": 0}
+    data = {"image_size": 16, "batch_size": 8, "val_batch_size": 4, "val_samples": 9, "streams": 4}
+    return {
+        "tokenizer": {"name": "image", "image_size": 16, "dim": 8, "encoder": encoder},
+        "quantizer": settings["quantizer"],
+        "loss": {"pixel": {"name": "l2"}},
+        "data": {
+            "name": "images", "shards": str(out / "shards" / "train"), "workers": settings.get("workers", 0), **data,
+        },
+        "adversary": settings.get("adversary"),
+        # Without this eps Adam makes a full step of a gradient that is nothing but rounding.
+        "optim": {"lr": 1e-3, "eps": 1e-3, "clip": 1.0, "ema": 0.9, "schedule": "cosine", "warmup_steps": 3},
+        "trainer": {
+            "max_steps": steps, "accelerator": "cpu", "devices": world, "threads": 1,
+            "accumulate": settings.get("accumulate", 1), "val_every": 5,
+        },
+        "checkpoint": {"every_steps": 4, "every_minutes": 10.0, "keep": 0},
+        "log": {"every_steps": 5, "usage_every_steps": 5, "tensorboard": False, "media_every_steps": 5},
+        "run_dir": str(out / f"{case}-{world}"),
+    }  # fmt: skip
+
+
+class Collectives:
+    """Counts what the ranks exchange between the start of one batch and the end of another, DDP's own included."""
+
+    def __init__(self) -> None:
+        self.found: Counter[str] = Counter()
+        self._profile: profile | None = None
+
+    def start(self) -> None:
+        self._profile = profile(activities=[ProfilerActivity.CPU])
+        self._profile.__enter__()
+
+    def stop(self) -> None:
+        if self._profile is None:
+            return
+        self._profile.__exit__(None, None, None)
+        names = (event.name for event in self._profile.events() or ())
+        self.found.update(name.removeprefix("gloo:") for name in names if name.startswith("gloo:"))
+        self._profile = None
+
+
+def run_rank(world: int, out: Path, cases: list[str], steps: int) -> None:
+    """Train every case as one rank of `world`; Lightning starts the second by running this again.
+
+    Once for all cases, because starting is what takes the time.
+    """
+    for case in cases:
+        count = Collectives()
+
+        def before(module: TokenizerModule, batch: Any, batch_idx: int, count: Collectives = count) -> None:
+            if world > 1 and module.trainer.global_step in COUNTED:
+                count.stop()  # of the batch before, where several make an update
+                count.start()
+
+        def after(module: TokenizerModule, outputs: Any, batch: Any, batch_idx: int, c: Collectives = count) -> None:
+            c.stop()
+
+        def end(module: TokenizerModule, case: str = case, count: Collectives = count) -> None:
+            torch.save(module.state_dict(), out / f"{case}-{module.global_rank}of{world}.pt")
+            counts = {name: number / len(COUNTED) for name, number in sorted(count.found.items())}
+            (out / f"{case}-{module.global_rank}of{world}.json").write_text(json.dumps(counts))
+
+        TokenizerModule.on_train_batch_start = before  # type: ignore[method-assign]
+        TokenizerModule.on_train_batch_end = after  # type: ignore[method-assign]
+        TokenizerModule.on_train_end = end  # type: ignore[method-assign]
+        train(parse_config(tree(case, world, out, steps)), say=lambda line: None)
+
+
+def run_worlds(out: Path, cases: list[str], steps: int = STEPS) -> None:
+    """Train the cases on one process and on two ranks, at the same time.
+
+    Raises:
+        RuntimeError: a rank failed, with what it said.
+    """
+    if not (out / "shards" / "train" / "manifest.json").is_file():
+        build_shards("fixture", out / "shards")
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    words = [sys.executable, "-m", "benchmarks.ddp", "--out", str(out), "--only", ",".join(cases)]
+    starts = [[*words, "--steps", str(steps), "--world", str(world)] for world in (1, 2)]
+    runs = [subprocess.Popen(start, env=env, stderr=subprocess.PIPE, text=True) for start in starts]
+    for run in runs:
+        _, errors = run.communicate(timeout=600)
+        if run.returncode:
+            raise RuntimeError(errors)
+
+
+def state(out: Path, case: str, rank: int, world: int) -> dict[str, torch.Tensor]:
+    """What a rank ended with."""
+    return torch.load(out / f"{case}-{rank}of{world}.pt", weights_only=True)
+
+
+def collectives(out: Path, case: str, rank: int = 0) -> dict[str, float]:
+    """Collectives of an update by kind, as one of two ranks counted them."""
+    return json.loads((out / f"{case}-{rank}of2.json").read_text())
+
+
+def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """Largest absolute difference of two states."""
+    return max(float((one[name].double() - other[name].double()).abs().max()) for name in one if one[name].numel())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--only", help="comma-separated cases")
+    parser.add_argument("--out", type=Path, default=Path("runs/ddp"), help="an empty folder")
+    parser.add_argument("--world", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    cases = args.only.split(",") if args.only else list(CASES)
+    if args.world:
+        run_rank(args.world, args.out, cases, args.steps)
+        return
+    run_worlds(args.out, cases, args.steps)
+    rows = []
+    for case in cases:
+        first, second, alone = (state(args.out, case, *place) for place in ((0, 2), (1, 2), (0, 1)))
+        counts = ", ".join(f"{number:g} {kind}" for kind, number in collectives(args.out, case).items())
+        rows.append([case, f"{apart(first, second):g}", f"{apart(first, alone):.1e}", counts])
+    print(table(["case", "between ranks", "to one process", "collectives an update"], rows))
+
+
+if __name__ == "__main__":
+    main()
