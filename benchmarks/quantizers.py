@@ -166,12 +166,12 @@ def extra_memory(case: Case, side: str, device: str, threads: int) -> float | No
             return None
         return torch.cuda.max_memory_allocated() - before
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident now
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     step(z)
-    return _resident("VmHWM") - before
+    return resident("VmHWM") - before
 
 
-def _resident(field: str) -> float:
+def resident(field: str) -> float:
     status = Path("/proc/self/status").read_text().splitlines()
     return 1024 * float(next(line for line in status if line.startswith(field)).split()[1])
 
