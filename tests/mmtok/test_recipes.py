@@ -6,6 +6,7 @@ import torch
 from mmtok.config import load_config
 from mmtok.resources import recipe_names
 from mmtok.tokenizers import build_tokenizer
+from mmtok.training.adversary import Adversary
 
 FOLDERS = ("image/", "audio/", "text/", "vector/")
 RECIPES = [name for name in recipe_names() if name.startswith(FOLDERS)]
@@ -23,6 +24,16 @@ def build(*layers):
 def test_every_recipe_builds(name):
     tokenizer = build(name)
     assert sum(parameter.numel() for parameter in tokenizer.parameters()) > 0
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if "gan" in name])
+def test_every_adversary_builds_for_its_pictures(name):
+    config = load_config([name]).config
+    with torch.device("meta"):
+        adversary = Adversary(config.adversary, in_channels=3)
+        logits = adversary.discriminator(torch.zeros(1, 3, *[config.data.image_size] * 2))
+    assert min(logits.shape[2:]) > 1
+    assert config.adversary.start + config.adversary.warmup_steps < config.trainer.max_steps
 
 
 @pytest.mark.parametrize("name", LAYERS)
