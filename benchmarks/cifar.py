@@ -48,14 +48,13 @@ def shards(source: Path, out: Path) -> Path:
     return folder
 
 
-def measure(name: str, steps: int, data: Path, out: Path, extra: list[str]) -> dict[str, Any]:
-    """Train one row to `steps` and read it there."""
-    run = out / name
+def measure(run: Path, words: list[str], steps: int, data: Path, evaluation: tuple[str, ...]) -> dict[str, Any]:
+    """Train one row to `steps`, or go on where it stands, and read it there."""
     report = run / "evaluation" / f"step-{steps}.json"
     if not report.is_file():
         settings = [f"data.shards={data / 'train'}", f"data.val_shards={data / 'test'}", f"run_dir={run}"]
-        mmtok("train", "image/vqvae_cifar", *ROWS[name], *settings, *extra, f"trainer.max_steps={steps}")
-        mmtok("evaluate", str(run), "--features", "none", "--out", str(report))
+        mmtok("train", *words, *settings, f"trainer.max_steps={steps}")
+        mmtok("evaluate", str(run), *evaluation, "--out", str(report))
     return json.loads(report.read_text())
 
 
@@ -78,39 +77,48 @@ def main() -> None:
     names = args.only.split(",") if args.only else list(ROWS)
     data = shards(args.data, args.out)
     rows = []
-    for name in names:
-        rows.append(
-            row(name, measure(name, args.steps, data, args.out, args.settings), seconds_per_step(args.out / name))
-        )
-    if args.long:
-        for name in (name for name in ("none", "vq") if name in names):
-            report = measure(name, 2 * args.steps, data, args.out, args.settings)
-            rows.append(row(f"{name}, {2 * args.steps} steps", report, seconds_per_step(args.out / name)))
+    for name, steps in [(name, args.steps) for name in names] + [(name, 2 * args.steps) for name in longer(args)]:
+        run, words = args.out / name, ["image/vqvae_cifar", *ROWS[name], *args.settings]
+        report = measure(run, words, steps, data, ("--features", "none"))
+        label = name if steps == args.steps else f"{name}, {steps} steps"
+        rows.append(row(label, report, seconds_per_step(run)))
     header = ["quantizer", "PSNR dB", "SSIM", "active", "state", "gap dB", "bits/pixel", "s/step"]
     text = table(header, rows)
     print(text)
     (args.out / "table.md").write_text(text + "\n")
-    curves(args.out, names, args.out / "curves.png")
+    styles = {}
+    for name in names:
+        ours = name.removeprefix("peer_")
+        color = f"C{sorted({n.removeprefix('peer_') for n in ROWS}).index(ours)}"
+        styles[name] = {"linestyle": "-" if name == ours else "--", "color": color}
+    curves(args.out, styles, ["psnr"], "CIFAR-10, 64 positions of 10 bits")
 
 
-def curves(out: Path, names: list[str], target: Path) -> None:
-    """Validation PSNR over the run, ours in full lines and the peers' dashed."""
+def longer(args: argparse.Namespace) -> list[str]:
+    """Rows that `--long` carries on."""
+    return [name for name in ("none", "vq") if args.long and (not args.only or name in args.only.split(","))]
+
+
+def curves(out: Path, styles: dict[str, dict[str, Any]], metrics: list[str], title: str) -> None:
+    """Validation metrics over the runs, one panel each; `curves.png` in the folder."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(8, 5))
-    for name in names:
-        with (out / name / "metrics.csv").open() as file:
-            points = [(int(r["step"]), float(r["val/psnr"])) for r in csv.DictReader(file) if r.get("val/psnr")]
-        peer = name.removeprefix("peer_")
-        color = f"C{sorted({n.removeprefix('peer_') for n in ROWS}).index(peer)}"
-        axes.plot(*zip(*points, strict=True), "--" if name != peer else "-", color=color, label=name, marker=".")
-    axes.set(xlabel="updates", ylabel="validation PSNR, dB", title="CIFAR-10, 64 positions of 10 bits")
-    axes.grid(alpha=0.3)
+    figure, panels = plt.subplots(1, len(metrics), figsize=(8 if len(metrics) == 1 else 5 * len(metrics), 5))
+    for metric, axes in zip(metrics, [panels] if len(metrics) == 1 else panels, strict=True):
+        for name, style in styles.items():
+            with (out / name / "metrics.csv").open() as file:
+                points = [
+                    (int(r["step"]), float(r[f"val/{metric}"])) for r in csv.DictReader(file) if r[f"val/{metric}"]
+                ]
+            axes.plot(*zip(*points, strict=True), label=name, marker=".", **style)
+        axes.set(xlabel="updates", ylabel=f"validation {metric}")
+        axes.grid(alpha=0.3)
+    figure.suptitle(title)
     axes.legend(ncols=2)
-    figure.savefig(target, dpi=110, bbox_inches="tight")
+    figure.savefig(out / "curves.png", dpi=110, bbox_inches="tight")
 
 
 def row(name: str, report: dict[str, Any], seconds: float) -> list[str]:

@@ -2,8 +2,9 @@
 
     python -m benchmarks.step [--recipe image/vqvae_cifar] [--steps 60] [--data FOLDER]
 
-Both sides train the same tokenizer, quantizer, losses and optimiser on the same synthetic shard set, in turn, in this
-process. "loop" includes the same data loader, so the ratio is what Lightning, log, callbacks and guards cost.
+Both sides train the same tokenizer, quantizer, losses, discriminator and optimisers on the same shard set, in turn, in
+this process. "loop" includes the same data loader, so the ratio is what Lightning, log, callbacks and guards cost. With
+an adversary (`--recipe image/vqgan_cifar`) both sides are judged and learn from the first step on.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ import torch
 
 from datamodules.base import datamodules
 from mmtok.config import RunConfig, load_config
+from mmtok.losses.adversarial import hinge, hinge_generator
+from mmtok.training.adversary import Adversary, frozen
 from mmtok.training.module import TokenizerModule
 from mmtok.training.optim import build_optimizer, gradient_norm, learning_rate, set_learning_rate, update_average
 from mmtok.training.run import build_module, build_trainer, quiet
@@ -69,14 +72,18 @@ def bare_steps(config: RunConfig, module: TokenizerModule, folder: Path) -> list
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module.to(device).train()
     optimizer = build_optimizer(config.optim, [module.tokenizer])
+    judge, judges = module.adversary, None
+    if judge is not None:
+        judges = build_optimizer(judge.config.optim or config.optim, [judge])
     bf16 = config.trainer.precision == "bf16-mixed"
     seconds, last = [], None
     for step, batch in zip(range(config.trainer.max_steps), data.train_dataloader(), strict=False):
         batch = data.on_after_batch_transfer({**batch, "x": batch["x"].to(device)}, 0)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             out = module.tokenizer(batch["x"])
+            both = adversarial_terms(judge, batch["x"], out.x) if judge is not None else []
         terms = [term.config.weight * term(out.x.float(), batch["x"]) for term in module.terms.values()]
-        loss = torch.stack([*terms, *out.quantized.losses.values()]).sum()
+        loss = torch.stack([*terms, *both, *out.quantized.losses.values()]).sum()
         loss.backward()
         norm = gradient_norm(module.tokenizer.parameters(), config.optim.clip)
         assert torch.isfinite(norm)
@@ -86,12 +93,28 @@ def bare_steps(config: RunConfig, module: TokenizerModule, folder: Path) -> list
         module.tokenizer.quantizer.update(out.quantized.stats)
         if module.ema is not None:
             update_average(module.ema, module.tokenizer, config.optim.ema, step)
+        if judge is not None and judges is not None:
+            gradient_norm(judge.parameters(), (judge.config.optim or config.optim).clip)
+            judges.step()
+            judges.zero_grad()
         synchronise(device)
         now = time.perf_counter()
         if last is not None:
             seconds.append(now - last)
         last = now
     return seconds
+
+
+def adversarial_terms(judge: Adversary, x: torch.Tensor, fake: torch.Tensor) -> list[torch.Tensor]:
+    """What both sides want, at a constant weight."""
+    with frozen(judge.discriminator):
+        push = judge.config.weight * hinge_generator(judge.discriminator(fake).float())
+    real, judged = judge.discriminator(torch.cat([x.to(fake.dtype), fake.detach()])).float().chunk(2)
+    terms = [push, hinge(real, judged)]
+    if judge.lecam is not None:
+        terms.append(judge.config.lecam * judge.lecam(real, judged))
+        judge.lecam.update(judge.lecam.stats(real, judged))
+    return terms
 
 
 def time_to_first_step(recipe: str, shards: Path, folder: Path) -> float:
@@ -119,6 +142,9 @@ def main() -> None:
         overrides = [f"data.shards={shards}", f"trainer.max_steps={args.steps}", "trainer.val_every=0"]
         overrides += ["checkpoint.every_steps=0", "data.val_samples=64", *args.settings]
         config = load_config([args.recipe], overrides).config
+        if config.adversary is not None:
+            awake = dataclasses.replace(config.adversary, start=0, lead=0, warmup_steps=0)
+            config = dataclasses.replace(config, adversary=awake)
         sides: dict[str, list[float]] = {"mmtok": [], "loop": []}
         for round_ in range(args.rounds):
             for name, side in (("mmtok", platform_steps), ("loop", bare_steps)):
