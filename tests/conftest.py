@@ -35,3 +35,22 @@ def photograph(shards):
     path = shards.parent / "cat.jpg"
     path.write_bytes(ShardSet.open(shards / "val").read(0, 0).members["jpg"])
     return path
+
+
+@pytest.fixture(scope="session")
+def alexnet(tmp_path_factory):
+    """TORCH_HOME/hub/checkpoints/FILE, an AlexNet as torchvision caches it, with random weights."""
+    import torch
+    import torchvision
+
+    with torch.device("meta"):
+        features = torchvision.models.alexnet().features.state_dict()
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        f"features.{name}": torch.randn(value.shape, generator=generator) / value[0].numel() ** 0.5
+        for name, value in features.items()
+    }
+    path = tmp_path_factory.mktemp("torch") / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
+    path.parent.mkdir(parents=True)
+    torch.save(state | {"classifier.1.weight": torch.zeros(2, 2)}, path)
+    return path

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtok.evaluation.features import Features, build_features
-from mmtok.evaluation.frechet import ENOUGH, FeatureSums, frechet_distance
-from mmtok.evaluation.metrics import DEFINITIONS, PSNR_CAP, PictureMetrics, psnr
+from mmtok.evaluation.comparison import Comparison, Examples, Instruments, batches_of, build_instruments
+from mmtok.evaluation.features import Features
+from mmtok.evaluation.metrics import DEFINITIONS, PSNR_CAP, psnr
 from mmtok.quantizers.usage import measure
 from mmtok.tokenizers.base import Tokenizer, evaluating
 from mmtok.tokenizers.pixels import to_uint8, to_unit
@@ -30,7 +30,7 @@ class EvaluationReport:
     samples: int
     """Pictures measured."""
     metrics: dict[str, float]
-    """By name; a Frechet distance under the name of its features."""
+    """By name; LPIPS under the name of its net, Frechet and kernel distances under that of their features."""
     usage: list[dict[str, Any]]
     """Measures and state of each level's codebook."""
     choices: dict[str, Any]
@@ -38,12 +38,14 @@ class EvaluationReport:
     counts: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
     """Occurrences of each code, (K,) a level. Not written to the file."""
     examples: tuple[Tensor, Tensor] | None = field(default=None, repr=False, compare=False)
-    """uint8 inputs and reconstructions of the first pictures. Not written to the file."""
+    """uint8 inputs and reconstructions of some pictures, smaller ones on white. Not written to the file."""
+    baselines: tuple[dict[str, Any], ...] = ()
+    """What codecs make of the same pictures with as many bits, from `mmtok.evaluation.baselines`."""
 
     def to_dict(self) -> dict[str, Any]:
         """What the file holds; a number that does not exist is None."""
         plain = {"samples": self.samples, "metrics": self.metrics, "usage": self.usage, "choices": self.choices}
-        return _finite(plain)
+        return _finite(plain | ({"baselines": list(self.baselines)} if self.baselines else {}))
 
     def save(self, path: str | Path) -> None:
         """Write JSON."""
@@ -57,6 +59,8 @@ def evaluate(
     loader: Iterable[Mapping[str, Any]],
     *,
     features: str | Features = "auto",
+    lpips: str = "auto",
+    instruments: Instruments | None = None,
     device: torch.device | str = "cpu",
     max_samples: int | None = None,
     examples: int = 8,
@@ -69,6 +73,8 @@ def evaluate(
         tokenizer: of pictures; moved to the device.
         loader: batches with "x", uint8 or in [-1, 1], (B, C, H, W).
         features: of the Frechet distance: "auto", a name of `mmtok.evaluation.features`, an extractor, or "none".
+        lpips: "auto" (alex where its weights are), "alex", "vgg", or "none".
+        instruments: both of these, built before.
         device: where to compute.
         max_samples: pictures to measure at most, the first of the loader.
         examples: pictures to keep for a contact sheet.
@@ -80,17 +86,11 @@ def evaluate(
         ValueError: the loader gave no picture.
     """
     tokenizer.to(device)
-    if isinstance(features, str):
-        features_used = None if features == "none" else build_features(features).to(device)
-    else:
-        features_used = features.to(device)
-    run = _Evaluation(tokenizer, features_used, torch.device(device), examples, every)
+    instruments = instruments or build_instruments(features, lpips, device)
+    run = _Evaluation(tokenizer, instruments, Examples(examples, every))
     with evaluating(tokenizer):
-        for batch in loader:
-            left = None if max_samples is None else max_samples - run.samples
-            if left is not None and left <= 0:
-                break
-            run.add(to_unit(batch["x"][:left].to(device)))
+        for x in batches_of(loader, max_samples):
+            run.add(to_unit(x.to(device)))
     if not run.samples:
         raise ValueError("There is nothing to evaluate: the loader gave no picture. Check the validation shards.")
     return run.report(dict(notes or {}))
@@ -99,19 +99,14 @@ def evaluate(
 class _Evaluation:
     """The sums of one evaluation."""
 
-    def __init__(
-        self, tokenizer: Tokenizer, features: Features | None, device: torch.device, examples: int, every: int
-    ) -> None:
-        self.tokenizer, self.features, self.device = tokenizer, features, device
-        self.wanted, self.every = examples, every
+    def __init__(self, tokenizer: Tokenizer, instruments: Instruments, examples: Examples) -> None:
+        self.tokenizer, self.device, self.examples = tokenizer, instruments.device, examples
         self.samples = 0
-        self.metrics = PictureMetrics(device)
-        self.bypass_psnr = torch.zeros((), dtype=torch.float64, device=device)
+        self.comparison = Comparison(instruments)
+        self.bypass_psnr = torch.zeros((), dtype=torch.float64, device=self.device)
         self.bits, self.tokens, self.pixels = 0.0, 0, 0
         sizes = tokenizer.quantizer.codebook_sizes
         self.counts = [torch.zeros(size if size <= MAX_COUNTED else 0, dtype=torch.long) for size in sizes]
-        self.sums = [FeatureSums(features.dim, device) for _ in range(2)] if features else []
-        self.examples: list[tuple[Tensor, Tensor]] = []
         self.round_trip = 0
 
     def add(self, x: Tensor) -> None:
@@ -122,16 +117,11 @@ class _Evaluation:
             # What is measured must be what a user gets, who has the ids and nothing else.
             decoded = to_uint8(self.tokenizer.decode(self.tokenizer.encode(x)))
             self.round_trip = int((decoded.int() - result.int()).abs().max())
-        self.metrics.update(source, result)
+        self.comparison.update(source, result)
         self.bypass_psnr += psnr(source, to_uint8(bypass)).sum()
-        for sums, pictures in zip(self.sums, (source, result), strict=False):
-            assert self.features is not None
-            sums.update(self.features(pictures))
         self._count(out.quantized.ids)
         self.pixels += x.shape[0] * x.shape[2] * x.shape[3]
-        kept = sum(len(pictures) for pictures, _ in self.examples)
-        chosen = slice(-self.samples % self.every, None, self.every)
-        self.examples.append((source[chosen][: self.wanted - kept].cpu(), result[chosen][: self.wanted - kept].cpu()))
+        self.examples.add(source, result)
         self.samples += len(x)
 
     def _count(self, ids: Tensor) -> None:
@@ -144,23 +134,21 @@ class _Evaluation:
                 counts += torch.bincount(used[used >= 0], minlength=counts.numel()).cpu()
 
     def report(self, notes: dict[str, Any]) -> EvaluationReport:
-        metrics = self.metrics.result()
+        metrics = self.comparison.metrics()
         bypass = float(self.bypass_psnr) / self.samples
         metrics |= {"psnr_bypass": bypass, "quantization_gap": bypass - metrics["psnr"]}
         if self.counts:  # a tokenizer without a quantizer has no tokens to count
             metrics |= {"bits_per_pixel": self.bits / self.pixels, "tokens_per_image": self.tokens / self.samples}
-        if self.features is not None and self.samples > 1:
-            metrics[self.features.name] = frechet_distance(self.sums[1], self.sums[0])
         measured = [measure(counts) for counts in self.counts if counts.numel()]
         usage = [asdict(level) | {"state": str(level.state())} for level in measured]
-        first = [torch.cat(parts) for parts in zip(*self.examples, strict=True)] if _one_size(self.examples) else []
+        rows = self.examples.stacked()
         return EvaluationReport(
             self.samples,
             metrics,
             usage,
             self._choices(notes),
             tuple(self.counts),
-            (first[0], first[1]) if first else None,
+            (rows[0], rows[1]) if rows else None,
         )
 
     def _choices(self, notes: dict[str, Any]) -> dict[str, Any]:
@@ -180,19 +168,7 @@ class _Evaluation:
             "precision": "tf32" if self.device.type == "cuda" and torch.backends.cudnn.allow_tf32 else "float32",
             "versions": {"mmtok": __version__, "torch": torch.__version__},
         }
-        if self.features is not None:
-            choices["frechet"] = {
-                "name": self.features.name,
-                "features": self.features.description,
-                "reference": "the inputs of the same pictures",
-                "samples": self.samples,
-                "enough_samples": self.samples >= ENOUGH,
-            }
-        return choices | notes
-
-
-def _one_size(examples: list[tuple[Tensor, Tensor]]) -> bool:
-    return len({source.shape[1:] for source, _ in examples}) == 1
+        return choices | self.comparison.choices() | notes
 
 
 def _finite(value: Any) -> Any:

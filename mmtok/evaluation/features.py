@@ -70,13 +70,16 @@ class EffLite0Features(Features):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = freeze(build_efflite0())
+        self.net = freeze(build_efflite0().to(memory_format=torch.channels_last))
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = colour(pixels).float()
         if x.shape[2:] != (224, 224):
             x = F.interpolate(x, size=(224, 224), mode="bicubic", antialias=True, align_corners=False).clamp(0, 255)
-        return self.net.module.extract_features((x - 127) / 128).float().mean((2, 3))
+        x = ((x - 127) / 128).contiguous(memory_format=torch.channels_last)
+        # On CPUs a few pictures at a time take half as long: their maps stay in the cache.
+        parts = x.split(8) if x.device.type == "cpu" else (x,)
+        return torch.cat([self.net.module.extract_features(part).float().mean((2, 3)) for part in parts])
 
 
 FEATURES: dict[str, Callable[[], Features]] = {"efflite0": EffLite0Features, "dct": DCTFeatures}

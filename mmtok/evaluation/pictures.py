@@ -39,7 +39,7 @@ def reconstruction_sheet(
 def contact_sheet(
     rows: Mapping[str, Tensor], *, title: str = "", captions: Sequence[str] = (), tile: int = 128
 ) -> Image:
-    """Labelled rows of pictures, uint8 (N, C, H, W) each, all of one size."""
+    """Labelled rows of pictures, uint8 (N, C, H, W) each, all of one size; a label may have several lines."""
     from PIL import Image, ImageDraw
 
     pictures = next(iter(rows.values()))
@@ -54,7 +54,7 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     _write(draw, (_GAP, _GAP), title)
     for row, (label, batch) in enumerate(rows.items()):
-        _write(draw, (_GAP, top + row * step_y + (step_y - _TEXT) // 2), label)
+        _write(draw, (_GAP, top + row * step_y + (step_y - _TEXT * len(label.splitlines())) // 2), label)
         for column, picture in enumerate(batch):
             sheet.paste(_enlarged(picture, factor), (margin + column * step_x, top + row * step_y))
     for column, caption in enumerate(captions):
@@ -126,4 +126,4 @@ def _write(draw: ImageDraw, place: tuple[int, int], text: str) -> None:
 def _text_width(text: str) -> int:
     from PIL import ImageFont
 
-    return int(ImageFont.load_default(_TEXT).getlength(text))
+    return max((int(ImageFont.load_default(_TEXT).getlength(line)) for line in text.splitlines()), default=0)

@@ -60,11 +60,9 @@ class LPIPS(Loss):
         if find_spec("lpips") is None:
             return "the package lpips (pip install lpips)"
         found = config.weights or find_lpips(config.net)
-        return (
-            ""
-            if found and Path(found).expanduser().is_file()
-            else f"the weights of {config.net}. {_remedy(config.net)}"
-        )
+        if found and Path(found).expanduser().is_file():
+            return ""
+        return f"the weights of {config.net}. {_remedy(config.net)}"
 
     def forward(self, reconstruction: Tensor, x: Tensor, mask: Tensor | None = None) -> Tensor:
         if mask is not None:

@@ -66,3 +66,38 @@ def test_weights_set_and_place_can_be_chosen(report, run, shards, tmp_path):
     assert raw["choices"]["weights"] == "as trained"
     assert raw["choices"]["data"]["set"] == str(shards / "train")
     assert not any(name.startswith("FD-") for name in raw["metrics"])
+
+
+def test_codecs_stand_beside_the_tokenizer(report, run, tmp_path, capsys):
+    target = tmp_path / "with.json"
+    words = ["--baselines", "--features", "dct", "--lpips", "none", "--device", "cpu", "--out", str(target)]
+    assert main(["evaluate", str(run), *words]) == 0
+    read = json.loads(target.read_text())
+    assert read["metrics"]["psnr"] == pytest.approx(report["metrics"]["psnr"])
+    assert {"JPEG", "WebP"} <= {one["codec"] for one in read["baselines"]}
+    for one in read["baselines"]:
+        assert one["metrics"].keys() == {
+            "psnr",
+            "ssim",
+            "mae",
+            "high_frequency_ratio",
+            "FD-DCT",
+            "KID-DCT",
+            "KID-DCT_std",
+        }
+        assert one["reached"] == (one["bits_per_pixel"] <= read["metrics"]["bits_per_pixel"])
+    out = capsys.readouterr().out
+    assert "tokenizer" in out
+    assert "JPEG *" in out  # 32 x 32 pictures of 0.375 bits a pixel are 48 bytes
+    assert "its lowest quality takes more than the tokenizer has" in out
+    assert target.with_name("with-baselines.png").is_file()
+
+
+def test_weights_of_lpips_that_are_asked_for_and_absent_are_one_line(run, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("MMTOK_CACHE", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert main(["evaluate", str(run), "--lpips", "alex", "--features", "none", "--device", "cpu"]) == 2
+    assert "mmtok doctor --fetch lpips" in capsys.readouterr().err
+    words = ["--features", "none", "--samples", "2", "--device", "cpu", "--out", str(tmp_path / "x.json")]
+    assert main(["evaluate", str(run), *words]) == 0
+    assert "LPIPS left out: the weights of alex. Run: mmtok doctor --fetch lpips" in capsys.readouterr().out

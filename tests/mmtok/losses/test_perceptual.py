@@ -20,19 +20,6 @@ def waves(side=64):
     return x, (0.8 * x + 0.2 * torch.sin(71 * rows + 57 * columns)).clamp(-1, 1)
 
 
-@pytest.fixture(scope="session")
-def alexnet(tmp_path_factory):
-    """A file as torchvision's cache has it, classifier included, of random weights."""
-    from torchvision.models import alexnet
-
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("torch") / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
-    path.parent.mkdir(parents=True)
-    state = {f"features.{name}": value for name, value in alexnet().features.state_dict().items()}
-    torch.save(state | {"classifier.1.weight": torch.zeros(2, 2)}, path)
-    return path
-
-
 @pytest.fixture
 def loss(alexnet):
     return losses.build({"name": "lpips", "net": "alex", "weights": str(alexnet)})
