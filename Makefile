@@ -34,9 +34,8 @@ check: setup ## format, lint and types: what CI runs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-gpu: setup ## what needs a CUDA device: tests and measurements
-	$(BIN)/python -m pytest -m gpu
-	$(BIN)/python -m benchmarks.quantizers --device cuda
+gpu: setup ## what needs a CUDA device: 25 minutes at most, resumable; PICTURES=folder or zip to train on
+	$(BIN)/python -m benchmarks.gpu $(if $(PICTURES),--pictures $(PICTURES))
 
 lock: ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
