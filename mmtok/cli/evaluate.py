@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datamodules.base import DataConfig
     from datamodules.module import ShardDataModule
+    from mmtok.config import RunConfig
     from mmtok.evaluation import EvaluationReport
     from mmtok.evaluation.comparison import Instruments
 
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
         "run": str(args.run),
         "step": checkpoint["global_step"],
         "weights": "averaged" if config.optim.ema and not args.raw else "as trained",
+        "trained_on": judges_of_training(config, instruments),
         **pictures.notes(),
     }
     report = evaluate(
@@ -79,6 +81,23 @@ def run(args: argparse.Namespace) -> int:
         compare(report, pictures, instruments, target)
     print(f"wrote {target}")
     return 0
+
+
+def judges_of_training(config: RunConfig, instruments: Instruments) -> dict[str, str]:
+    """Measure -> the term of the objective that uses the same network: it flatters a run that was trained with it."""
+    from mmtok.evaluation.comparison import kid_name, lpips_name
+    from mmtok.evaluation.features import EffLite0Features
+    from mmtok.losses.classifier import ClassifierConfig
+    from mmtok.losses.perceptual import LPIPSConfig
+
+    found = {}
+    features, lpips = instruments.features, instruments.lpips
+    for name, term in config.loss.items():
+        if isinstance(term, LPIPSConfig) and lpips is not None and term.net == lpips.config.net:
+            found[lpips_name(lpips)] = f"loss.{name}"
+        if isinstance(term, ClassifierConfig) and term.net == "efflite0" and isinstance(features, EffLite0Features):
+            found |= {features.name: f"loss.{name}", kid_name(features): f"loss.{name}"}
+    return found
 
 
 def compare(report: EvaluationReport, pictures: _Pictures, instruments: Instruments, target: Path) -> None:

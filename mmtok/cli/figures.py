@@ -31,6 +31,8 @@ def summary(report: EvaluationReport) -> str:
             f"{name}: {level['state']}, {level['active']:.1%} of {level['size']:,} in use, "
             f"perplexity {level['perplexity']:,.0f}"
         )
+    for name, term in report.choices.get("trained_on", {}).items():
+        lines.append(f"{name} flatters this run: {term} trained it with the same network")
     absent = report.choices["lpips"].get("absent", "")
     if absent and absent != "not asked for":
         lines.append(f"LPIPS left out: {absent}")

@@ -1,8 +1,10 @@
 """A run measured by the verb: what the file holds, and what is drawn beside it."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from mmtok.cli import main
 
@@ -101,3 +103,22 @@ def test_weights_of_lpips_that_are_asked_for_and_absent_are_one_line(run, monkey
     words = ["--features", "none", "--samples", "2", "--device", "cpu", "--out", str(tmp_path / "x.json")]
     assert main(["evaluate", str(run), *words]) == 0
     assert "LPIPS left out: the weights of alex. Run: mmtok doctor --fetch lpips" in capsys.readouterr().out
+
+
+def test_a_measure_that_a_run_was_trained_with_is_named():
+    """image.md section 3: a perceptual loss on a classifier lowers a classifier's distance far more than it helps."""
+    from mmtok.cli.evaluate import judges_of_training
+    from mmtok.evaluation.comparison import Instruments
+    from mmtok.evaluation.features import DCTFeatures, EffLite0Features
+    from mmtok.losses.classifier import ClassifierConfig
+    from mmtok.losses.perceptual import LPIPS, LPIPSConfig
+
+    def judged(lpips_net, features):
+        lpips = LPIPS.__new__(LPIPS)
+        object.__setattr__(lpips, "config", LPIPSConfig(net=lpips_net))
+        extractor = features.__new__(features)
+        config = SimpleNamespace(loss={"seen": LPIPSConfig(net="alex"), "named": ClassifierConfig(), "off": None})
+        return judges_of_training(config, Instruments(torch.device("cpu"), extractor, lpips))
+
+    assert judged("alex", DCTFeatures) == {"LPIPS-alex": "loss.seen"}
+    assert judged("vgg", EffLite0Features) == {"FD-EffLite0": "loss.named", "KID-EffLite0": "loss.named"}
