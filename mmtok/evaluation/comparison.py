@@ -47,7 +47,8 @@ def build_instruments(features: str | Features, lpips: str, device: torch.device
     if lpips not in ("auto", "none", *SMALLEST):
         raise ValueError(f"There is no LPIPS '{lpips}'. Known: auto, {', '.join(SMALLEST)}, none.")
     config = LPIPSConfig(net="vgg" if lpips == "vgg" else "alex")
-    lacks = {"none": "not asked for", "auto": LPIPS.lacks(config)}.get(lpips, "")
+    # Of the remedies the first one is for everybody, the others are for recipes.
+    lacks = {"none": "not asked for", "auto": LPIPS.lacks(config).partition(";")[0]}.get(lpips, "")
     network = None if lacks else LPIPS(config).to(device)
     extractor: Features | None = None
     if not isinstance(features, str):

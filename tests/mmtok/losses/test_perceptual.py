@@ -41,6 +41,7 @@ def test_it_is_the_package(loss, alexnet):
 
 @pytest.mark.parametrize("net", PINNED)
 def test_the_true_weights_give_the_packages_values(net):
+    """image.md trap 17: trainers whose LPIPS had never loaded its weights."""
     if find_lpips(net) is None:
         pytest.skip(f"no weights of {net} here: mmtok doctor --fetch lpips")
     x, y = waves()
