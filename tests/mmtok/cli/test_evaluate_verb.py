@@ -122,3 +122,12 @@ def test_a_measure_that_a_run_was_trained_with_is_named():
 
     assert judged("alex", DCTFeatures) == {"LPIPS-alex": "loss.seen"}
     assert judged("vgg", EffLite0Features) == {"FD-EffLite0": "loss.named", "KID-EffLite0": "loss.named"}
+
+
+def test_a_tokenizer_without_bits_has_no_equal_bits(tmp_path):
+    from mmtok.cli.evaluate import compare
+    from mmtok.evaluation import EvaluationReport
+
+    report = EvaluationReport(1, {"psnr": 20.0}, [], {})
+    with pytest.raises(ValueError, match="without a quantizer has no bits"):
+        compare(report, None, None, tmp_path / "val.json")
