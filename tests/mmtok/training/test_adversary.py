@@ -113,6 +113,16 @@ def test_an_adaptive_run_trains_and_resumes(tiny):
     assert all(torch.isfinite(value).all() for value in state.values() if value.is_floating_point())
 
 
+@pytest.mark.slow
+def test_compiled_networks_take_an_adaptive_weight(tiny, tmp_path):  # image.md trap 18: donated buffers
+    # Without this eps Adam makes a full step of a gradient that is nothing but rounding.
+    blocks = {"adversary": SMALL | {"adaptive": True}, "optim": {"eps": 1e-3}}
+    plain = saved(train(tiny(**blocks, trainer={"max_steps": 2, "val_every": 2}), **QUIET))["state_dict"]
+    short = {"max_steps": 2, "val_every": 2, "compile": True}
+    compiled = tiny(**blocks, trainer=short, run_dir=str(tmp_path / "fast"))
+    torch.testing.assert_close(saved(train(compiled, **QUIET))["state_dict"], plain, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("part", ["encoder", "quantizer", "decoder"])
 def test_frozen_parts_keep_their_weights(tiny, tmp_path, part):
     first = train(tiny(), **QUIET)
