@@ -44,7 +44,7 @@ class PeerRQConfig(PeerVQConfig):
 
 @dataclass(frozen=True)
 class PeerFSQConfig(QuantizerConfig):
-    levels: tuple[int, ...] = (4, 4, 4, 4, 4)
+    levels: tuple[int, ...] = (8, 8, 4, 4)
     """Grid points of each channel."""
 
 
