@@ -10,22 +10,19 @@ from dataclasses import dataclass
 from math import prod
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig, register_quantizer
 
-_GAIN = 2.0
-"""Of normalised latents: a fresh projection makes them about half as wide as the bend of the bound."""
+_GAIN = 1.7
+"""sigmoid(1.7 x) is the distribution function of a standard normal to within 0.01, so that normal latents use all grid
+points alike (as in iFSQ, arXiv 2601.17124). The paper's bound is a tanh, which is sigmoid(2 x)."""
 
 
 @dataclass(frozen=True)
 class FSQConfig(QuantizerConfig):
     levels: tuple[int, ...] = (8, 5, 5, 5)
     """Grid points of each channel; their product is the codebook size. The paper advises 5 or more each."""
-    norm: bool = False
-    """Bring each latent to unit mean square before it is projected: a channel then spans its grid from the first step
-    on, where it would start in the few points at the middle."""
 
     def __post_init__(self) -> None:
         if min(self.levels, default=0) < 2:
@@ -52,7 +49,7 @@ class FSQ(Quantizer):
         self.register_buffer("strides", radix.cumprod(0) // radix)
 
     def quantize(self, z: Tensor, context: Context) -> Quantized:
-        bounded = self._bound(self._latents(z))
+        bounded = self._bound(self.project_in(z))
         rounded = bounded.detach().round()
         # Integers from here: an index added up in bfloat16 is wrong from 2^8 on (image.md trap 11).
         ids = (rounded.long() * self.strides).sum(-1)
@@ -60,16 +57,11 @@ class FSQ(Quantizer):
         return Quantized(self._values(digits), ids[:, None], {}, {"counts": self._counts(ids, context.mask)})
 
     def relax(self, z: Tensor) -> Tensor:
-        return self._values(self._bound(self._latents(z.float())))
+        return self._values(self._bound(self.project_in(z.float())))
 
     def dequantize(self, ids: Tensor, context: Context) -> Tensor:
         digits = ids[:, 0, :, None].clamp(min=0) // self.strides % self.radix
         return self._values(digits.float())
-
-    def _latents(self, z: Tensor) -> Tensor:
-        if self.config.norm:
-            return _GAIN * self.project_in(F.rms_norm(z, (self.config.dim,), eps=1e-6))
-        return self.project_in(z)
 
     def _counts(self, ids: Tensor, mask: Tensor | None) -> Tensor:
         weight = torch.ones_like(ids, dtype=torch.float32) if mask is None else mask.float()
@@ -77,7 +69,7 @@ class FSQ(Quantizer):
 
     def _bound(self, x: Tensor) -> Tensor:
         """Squash each channel into [-0.499, radix - 0.501], so that rounding gives 0 .. radix - 1."""
-        return x.sigmoid() * (self.radix - 0.002) - 0.499
+        return (_GAIN * x).sigmoid() * (self.radix - 0.002) - 0.499
 
     def _values(self, digits: Tensor) -> Tensor:
         return self.project_out(digits * (2 / (self.radix - 1)) - 1)
