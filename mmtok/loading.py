@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -11,6 +12,7 @@ import mmtok.networks
 import mmtok.quantizers
 import mmtok.tokenizers  # noqa: F401, these packages register their names
 from mmtok.registry import load_plugins
+from mmtok.seal import broken_seal
 from mmtok.tokenizers.base import Tokenizer, build_tokenizer
 
 LAST = "last.ckpt"
@@ -18,6 +20,8 @@ LAST = "last.ckpt"
 
 def load(path: str | Path, *, device: str | torch.device = "cpu", raw: bool = False) -> Tokenizer:
     """The tokenizer of a run: its last checkpoint, averaged weights where there are any.
+
+    Where the last checkpoint is damaged, the newest whole one is taken, with a warning that names both.
 
     Args:
         path: a run directory, or one of its checkpoints.
@@ -31,7 +35,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", raw: bool = Fa
         ValueError: there is no usable checkpoint, and what there is; or no such device.
     """
     check_device(device)
-    return tokenizer_of(read_checkpoint(checkpoint_path(path)), raw=raw).to(device)
+    return tokenizer_of(open_checkpoint(path).content, raw=raw).to(device)
 
 
 def check_device(device: str | torch.device) -> None:
@@ -68,20 +72,72 @@ def checkpoint_path(path: str | Path) -> Path:
     return path / "checkpoints" / LAST if path.is_dir() else path
 
 
+class Found(NamedTuple):
+    """A checkpoint that can be read."""
+
+    path: Path
+    content: dict[str, Any]
+    damaged: tuple[str, ...] = ()
+    """What was wrong with each newer one."""
+
+
+def open_checkpoint(path: str | Path) -> Found:
+    """What a path means, read: a checkpoint, or the newest whole one of a run directory, with a warning where that is
+    not the last one.
+
+    Raises:
+        ValueError: there is none, or none that is whole.
+    """
+    file = checkpoint_path(path)
+    if file == Path(path):
+        return Found(file, read_checkpoint(file))
+    found = newest_whole(file.parent)
+    if found is None:
+        raise ValueError(f"there is no checkpoint {file}. The run may not have reached its first one.")
+    if found.damaged:
+        warnings.warn(f"{' '.join(found.damaged)} Taking {found.path} instead.", stacklevel=2)
+    return found
+
+
+def newest_whole(folder: Path) -> Found | None:
+    """The newest checkpoint of a folder that can be read; None where there is none at all.
+
+    Raises:
+        ValueError: there are some, and all of them are damaged.
+    """
+    files = [folder / LAST, *reversed(kept_checkpoints(folder))]
+    damaged: list[str] = []
+    for file in files:
+        if not file.exists():
+            continue
+        try:
+            return Found(file, read_checkpoint(file), tuple(damaged))
+        except ValueError as error:
+            damaged.append(str(error))
+    if not damaged:
+        return None
+    raise ValueError(
+        f"{' '.join(damaged)} No whole checkpoint is left in {folder}. Bring one back from a copy, or start anew: "
+        f"rm -r {folder}"
+    )
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's plain containers and tensors, on the CPU; nothing in it is executed.
+    """A checkpoint's plain containers and tensors, on the CPU; nothing in it is executed, its checksum is verified.
 
     Raises:
         ValueError: the file is no checkpoint of mmtok, or damaged.
     """
     try:
+        if broken_seal(path):
+            raise ValueError(f"{path} is damaged: its checksum does not fit its content.")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError as error:
         raise ValueError(f"there is no checkpoint {path}. The run may not have reached its first one.") from error
+    except (ValueError, PermissionError):
+        raise
     except Exception as error:  # torch raises whatever its unpickler meets in a damaged file
-        older = [other for other in kept_checkpoints(path.parent) if other != path]
-        remedy = f"Go on from an older one: cp {older[-1]} {path}" if older else f"No other stands in {path.parent}."
-        raise ValueError(f"{path} is damaged or no checkpoint. {remedy}") from error
+        raise ValueError(f"{path} is damaged or no checkpoint.") from error
     if not isinstance(checkpoint, dict) or "mmtok" not in checkpoint:
         raise ValueError(f"{path} is a checkpoint, but not one of mmtok.")
     return checkpoint
@@ -89,4 +145,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def kept_checkpoints(folder: Path) -> list[Path]:
     """The `step-N.ckpt` of a folder, oldest first."""
-    return sorted(folder.glob("step-*.ckpt"), key=lambda path: int(path.stem.removeprefix("step-")))
+    return sorted(folder.glob("step-*.ckpt"), key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """The update in a kept checkpoint's name."""
+    return int(path.stem.removeprefix("step-"))

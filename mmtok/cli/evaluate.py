@@ -50,10 +50,9 @@ def run(args: argparse.Namespace) -> int:
     from mmtok.config import parse_config
     from mmtok.evaluation import evaluate
     from mmtok.evaluation.comparison import build_instruments
-    from mmtok.loading import check_device, checkpoint_path, read_checkpoint, tokenizer_of
+    from mmtok.loading import check_device, open_checkpoint, tokenizer_of
 
-    path = checkpoint_path(args.run)
-    checkpoint = read_checkpoint(path)
+    path, checkpoint, _ = open_checkpoint(args.run)
     config = parse_config(checkpoint["mmtok"]["config"])
     pictures = _Pictures(config.data, args)
     device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")

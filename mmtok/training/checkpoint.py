@@ -7,13 +7,41 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
 
-from mmtok.loading import LAST, kept_checkpoints
+from mmtok.loading import LAST, kept_checkpoints, step_of
+from mmtok.seal import seal
 from mmtok.training.settings import CheckpointConfig
 
 _TOGETHER = 10
 """Updates between two looks at the clock by several ranks, each of which waits for the device."""
+
+
+class SealedIO(TorchCheckpointIO):
+    """Writes a checkpoint straight to its file, with a checksum, and waits for the disk.
+
+    Lightning's own makes the file in memory, writes it into the system's temporary folder and moves it from there,
+    which between two disks is a copy that can stop half way; it waits for no disk. A failure is kept here rather than
+    raised: the other ranks already wait for this one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failure: OSError | None = None
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        self.failure = None
+        try:
+            with open(path, "wb+") as file:
+                torch.save(checkpoint, file)
+                seal(file)
+        except OSError as error:
+            self.failure = error
+        except RuntimeError as error:  # how torch reports that its file could not be finished, whatever came before
+            cause = error.__context__
+            self.failure = cause if isinstance(cause, OSError) else OSError(5, str(error).splitlines()[0])
 
 
 class Checkpoints(Callback):
@@ -22,19 +50,27 @@ class Checkpoints(Callback):
     Lightning's own callback tests the step only where a batch ends and never saves by time in manual optimisation.
     Where a validation falls on the same update, it comes first: a run resumed from a checkpoint saved before its
     validation would skip it.
+
+    Args:
+        config: when, and how many.
+        folder: `checkpoints/` of the run directory, whose `metrics.csv` goes to the disk first.
     """
 
     def __init__(self, config: CheckpointConfig, folder: Path) -> None:
         self.config = config
         self.folder = folder
+        self.io = SealedIO()
+        """To be given to the trainer as a plugin."""
         self._due = False
         self._seen = -1
+        self._saved = -1
         self._clock = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._seen = trainer.global_step
+        self._seen = self._saved = trainer.global_step
         self._clock = time.monotonic()
-        remove_partial(self.folder)
+        if trainer.is_global_zero:
+            remove_partial(self.folder)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         step = trainer.global_step
@@ -63,40 +99,75 @@ class Checkpoints(Callback):
         return bool(trainer.strategy.broadcast(time.monotonic() - self._clock > 60 * minutes))
 
     def save(self, trainer: Trainer) -> None:
-        """Write `last.ckpt` and, where more are kept, `step-N.ckpt`; each appears whole or not at all."""
+        """Write `last.ckpt` and, where more are kept, `step-N.ckpt`; each appears whole or not at all.
+
+        All ranks call this together, and all of them raise what went wrong on the first. Where this update is saved
+        already there is nothing to do.
+
+        Raises:
+            OSError: it could not be written. What was saved before stands.
+        """
+        if self._saved == trainer.global_step:
+            return
         self._due = False
         self._clock = time.monotonic()
-        if trainer.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / f"{LAST}.partial"
-        try:
-            trainer.save_checkpoint(partial)
+        failure = None
+        if trainer.is_global_zero:
+            failure = _failure(lambda: self.folder.mkdir(parents=True, exist_ok=True))
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            failure = failure or self.io.failure or _failure(lambda: self._publish(partial, trainer.global_step))
+        reason = trainer.strategy.broadcast(None if failure is None else (failure.errno, failure.strerror))
+        if reason is not None:
             if trainer.is_global_zero:
-                self._publish(partial, trainer.global_step)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            said = (
-                f"the checkpoint could not be written ({error.strerror}); the one before it, if any, stands. Make room"
+                _failure(partial.unlink)
+            raise OSError(
+                reason[0],
+                f"the checkpoint of step {trainer.global_step} could not be written ({reason[1]}); the one before it, "
+                "if any, stands. Make room and give the same command again",
+                str(self.folder),
             )
-            message = f"{said} and give the same command again"
-            raise OSError(error.errno, message, str(self.folder)) from error
-        trainer.strategy.barrier()
+        self._saved = trainer.global_step
 
     def _publish(self, partial: Path, step: int) -> None:
+        # The log goes first: a checkpoint on the disk vouches for the rows up to its step.
+        _sync(self.folder.parent / "metrics.csv")
         if self.config.keep:
             kept = self.folder / f"step-{step}.ckpt"
             kept.unlink(missing_ok=True)
             os.link(partial, kept)  # a second name for the same bytes
         os.replace(partial, self.folder / LAST)
-        for old in kept_checkpoints(self.folder)[: -self.config.keep or None]:
+        _sync(self.folder)
+        # Those of later updates are of a branch that this run went back from; it writes over them as it comes by.
+        before = [path for path in kept_checkpoints(self.folder) if step_of(path) <= step]
+        for old in before[: -self.config.keep or None]:
             old.unlink()
 
 
 def validation_follows(trainer: Trainer) -> bool:
-    """Whether Lightning validates between this batch's end and the next batch."""
-    every = trainer.val_check_batch
-    done = trainer.fit_loop.epoch_loop.batch_idx + 1
-    return isinstance(every, int) and trainer.enable_validation and done % every == 0
+    """Whether a validation comes between this batch's end and the next batch (see `callbacks/schedule.py`)."""
+    return bool(trainer.fit_loop.epoch_loop._should_check_val_fx(None))  # type: ignore[arg-type]
+
+
+def _failure(act: Any) -> OSError | None:
+    """What stood in the way of an action on files, or None."""
+    try:
+        act()
+    except OSError as error:
+        return error
+    return None
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, are on the disk."""
+    if not path.exists():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove_partial(folder: Path) -> None:

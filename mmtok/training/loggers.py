@@ -107,7 +107,7 @@ class TensorBoardSink:
     def __init__(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None, flush_secs=30)
+        self.writer = SummaryWriter(str(folder), purge_step=step + 1, flush_secs=30)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():

@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from zlib import crc32
 
 import torch
@@ -102,6 +102,26 @@ class ScalarBuffer:
         known = self._sums.get(names)
         self._sums[names] = packed * weight if known is None else known.add_(packed, alpha=weight)
         self._weights[names] = self._weights.get(names, 0.0) + weight
+
+    def state_dict(self) -> dict[str, Any]:
+        """The window so far, on the CPU, for a checkpoint."""
+        sums = [[list(names), self._weights[names], total.cpu()] for names, total in self._sums.items()]
+        return {"sums": sums, "host": {name: list(pair) for name, pair in self._host.items()}}
+
+    def add_state(self, state: Mapping[str, Any], share: int = 1) -> None:
+        """Add a saved window to this one; with `share` 0 its names alone."""
+        for listed, weight, total in state["sums"]:
+            names = tuple(listed)
+            known = self._sums.get(names)
+            self._sums[names] = total * share if known is None else known + total * share
+            self._weights[names] = self._weights.get(names, 0.0) + weight * share
+        for name, (total, weight) in state["host"].items():
+            before, count = self._host.get(name, (0.0, 0.0))
+            self._host[name] = (before + total * share, count + weight * share)
+
+    def to(self, device: torch.device) -> None:
+        """Move the window to where scalars will come from."""
+        self._sums = {names: total.to(device) for names, total in self._sums.items()}
 
     def flush(self, world: int = 1) -> dict[str, float]:
         """Means over the window and all ranks; empties the buffer.

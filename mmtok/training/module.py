@@ -27,6 +27,7 @@ from mmtok.training.adversary import Adversary
 from mmtok.training.draws import draw_levels, draw_seed
 from mmtok.training.guard import FiniteGuard
 from mmtok.training.logs import ScalarBuffer
+from mmtok.training.memory import gather_states, own_states
 from mmtok.training.optim import build_optimizer, gradient_norm, learning_rate, set_learning_rate, update_average
 
 
@@ -209,6 +210,7 @@ class TokenizerModule(L.LightningModule):
         self.scalars.add(values)
 
     def on_train_start(self) -> None:
+        self.scalars.to(self.device)
         self._micro, self._stats = 0, {}
         if self.adversary is not None:
             self.adversary.forget()
@@ -220,7 +222,17 @@ class TokenizerModule(L.LightningModule):
         from mmtok import __version__
 
         self.guard.check()  # before anything is written
-        checkpoint["mmtok"] = {"version": __version__, "config": to_plain(self.config)}
+        checkpoint["mmtok"] = {
+            "version": __version__,
+            "config": to_plain(self.config),
+            "world": self.trainer.world_size,
+            # Since the last line of the log: the first line after a restart is that of a whole window.
+            "scalars": gather_states(self.scalars.state_dict()),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for state, share in own_states(checkpoint["mmtok"].get("scalars", [])):
+            self.scalars.add_state(state, share)
 
 
 def _part(tokenizer: Tokenizer, name: str) -> nn.Module:

@@ -16,13 +16,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules.base import datamodules
 from datamodules.order import BatchPlan
-from mmtok.config import RunConfig, differences, dump_yaml, load_config
-from mmtok.loading import LAST, read_checkpoint
+from mmtok.config import RunConfig, dump_yaml
 from mmtok.schema import ConfigError
 from mmtok.training.callbacks import build_callbacks
 from mmtok.training.checkpoint import Checkpoints
 from mmtok.training.init_from import initialise
 from mmtok.training.module import TokenizerModule
+from mmtok.training.resume import put_last, resume_point, world_line
 
 Say = Callable[[str], None]
 
@@ -46,7 +46,7 @@ def train(config: RunConfig, say: Say = print) -> Path:
     run_dir = Path(config.run_dir)
     if run_dir.exists() and not run_dir.is_dir():
         raise ConfigError(f"run_dir={run_dir} is a file. Give a folder.")
-    resume = _resume_point(config, run_dir, say)
+    resume = resume_point(config, run_dir, say)
     for line in without_effect(config):
         say(line)
     module = build_module(config)
@@ -64,16 +64,21 @@ def train(config: RunConfig, say: Say = print) -> Path:
         ) from error
     without_signal_broadcast(trainer)
     check_division(config, trainer.world_size)
+    if resume and (change := world_line(resume.world, trainer.world_size, config.data.streams)):
+        say(change)
     if trainer.is_global_zero:
         run_dir.mkdir(parents=True, exist_ok=True)
         # By a rename: other ranks of a job that comes back may be reading it.
         draft = run_dir / "config.yaml.tmp"
         draft.write_text(dump_yaml(config), encoding="utf-8")
         os.replace(draft, run_dir / "config.yaml")
+        if resume:
+            put_last(resume.path)
     if config.trainer.compile:
         module.compile_networks()
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True if resume else None)
+        path = resume.path if resume else None
+        trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True if resume else None)
     except SystemExit:
         if trainer.interrupted:  # Lightning answers Ctrl-C with exit status 1, in silence
             raise KeyboardInterrupt from None
@@ -112,14 +117,15 @@ def build_module(config: RunConfig) -> TokenizerModule:
 def build_trainer(config: RunConfig, run_dir: Path, say: Say) -> L.Trainer:
     """A Lightning trainer with one endless epoch, our callbacks, and none of its own files."""
     settings = config.trainer
-    callbacks = [*build_callbacks(config, run_dir, say), Checkpoints(config.checkpoint, run_dir / "checkpoints")]
+    checkpoints = Checkpoints(config.checkpoint, run_dir / "checkpoints")
+    callbacks = [*build_callbacks(config, run_dir, say), checkpoints]
     every = settings.val_every or settings.max_steps
     return L.Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
         strategy=build_strategy(config),
-        plugins=build_plugins(),
+        plugins=[*build_plugins(), checkpoints.io],
         precision=settings.precision,
         max_steps=settings.max_steps,
         max_epochs=-1,
@@ -183,27 +189,6 @@ def check_division(config: RunConfig, world: int) -> None:
         ValueError: it does not divide; names the nearest sizes that do.
     """
     BatchPlan.check(config.data.batch_size, world, accumulate=config.trainer.accumulate)
-
-
-def _resume_point(config: RunConfig, run_dir: Path, say: Say) -> Path | None:
-    """The checkpoint to continue from, after making sure that it is of this experiment."""
-    saved = run_dir / "config.yaml"
-    last = run_dir / "checkpoints" / LAST
-    if not saved.is_file() or not last.is_file():
-        return None
-    changed = differences(load_config([str(saved)]).config, config)
-    if changed:
-        lines = "\n  ".join(changed)
-        raise ConfigError(
-            f"{run_dir} holds another experiment, which differs in\n  {lines}\n"
-            "Give run_dir=ANOTHER for a new run, or undo the change to continue this one."
-        )
-    step = read_checkpoint(last)["global_step"]
-    if step >= config.trainer.max_steps:
-        say(f"{run_dir} is complete at step {step:,}. Raise trainer.max_steps to go on.")
-    else:
-        say(f"continuing {run_dir} from step {step:,}")
-    return last
 
 
 def quiet() -> None:

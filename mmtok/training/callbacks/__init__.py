@@ -13,6 +13,7 @@ from mmtok.training.callbacks.bad_samples import BadSamples
 from mmtok.training.callbacks.media import Media
 from mmtok.training.callbacks.progress import Progress
 from mmtok.training.callbacks.scalars import Scalars
+from mmtok.training.callbacks.schedule import ValidationSchedule
 from mmtok.training.callbacks.signatures import Signatures
 from mmtok.training.callbacks.usage import CodebookUsage
 from mmtok.training.callbacks.validation import Validation
@@ -34,8 +35,10 @@ def build_callbacks(config: RunConfig, run_dir: Path, say: Callable[[str], None]
         ConfigError: a logger that is asked for cannot be had.
     """
     log = RunLog(config.log, run_dir, to_plain(config))
-    # Usage is read before the scalars, and the scalars before the line that shows both.
-    callbacks: list[Callback] = [BadSamples(say), CodebookUsage(config.log, log, say), Scalars(config.log, log, say)]
+    # The schedule is asked by those that follow; usage is read before the scalars, and the scalars before the line that
+    # shows both.
+    callbacks: list[Callback] = [ValidationSchedule(config.trainer.val_every), BadSamples(say)]
+    callbacks += [CodebookUsage(config.log, log, say), Scalars(config.log, log, say)]
     if config.log.progress:
         callbacks.append(Progress(config.log, log, say))
     return [*callbacks, Validation(log, say), Signatures(config.log, log, say), Media(config.log, log, run_dir)]

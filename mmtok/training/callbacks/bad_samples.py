@@ -33,3 +33,9 @@ class BadSamples(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         if self.count > SHOWN and trainer.is_global_zero:
             self.say(f"left out {self.count:,} samples that could not be read. Look at all: mmtok shards verify SET")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.count = int(state_dict["count"])

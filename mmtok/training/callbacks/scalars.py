@@ -102,7 +102,8 @@ class Scalars(Callback):
             return
         first, self._step = self._steps == 0 and step == 1, step
         self._steps += 1
-        if first or step % self.config.every_steps == 0:
+        # The last window ends with the last update, before its checkpoint: one that is short of it goes on elsewhere.
+        if first or step % self.config.every_steps == 0 or step == trainer.max_steps:
             self._flush(trainer, pl_module)
 
     def _flush(self, trainer: Trainer, module: Any) -> None:
@@ -133,10 +134,6 @@ class Scalars(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         self.clock.stop(VALIDATE)
-
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        if self._steps:
-            self._flush(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         self.run_log.close()

@@ -13,6 +13,7 @@ from torch import Tensor
 from mmtok.quantizers.usage import LevelUsage, Usage, UsageConfig, UsageState, UsageWatch, UsageWindow
 from mmtok.training.loggers import RunLog
 from mmtok.training.logs import LogConfig
+from mmtok.training.memory import gather_states, own_states
 
 SEVERITY = {
     UsageState.UNKNOWN: -1, UsageState.HEALTHY: 0, UsageState.OK: 1, UsageState.SKEWED: 2, UsageState.PARTIAL: 3,
@@ -47,6 +48,7 @@ class CodebookUsage(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._step = trainer.global_step
+        self.window.sums = {name: value.to(pl_module.device) for name, value in self.window.sums.items()}
         if self._revived:  # the switch is no part of the quantizer's state
             pl_module.tokenizer.quantizer.revive()
 
@@ -111,12 +113,18 @@ class CodebookUsage(Callback):
             self.say(f"collapse at step {self._step:,}: {text}")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"watch": self.watch.state_dict(), "told": dict(self._told), "revived": self._revived}
+        window = {name: value.cpu() for name, value in self.window.sums.items()}
+        return {
+            "window": gather_states(window), "watch": self.watch.state_dict(), "told": dict(self._told),
+            "acted": self._acted, "revived": self._revived,
+        }  # fmt: skip
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.watch.load_state_dict(state_dict["watch"])
         self._told = dict(state_dict["told"])
-        self._revived = bool(state_dict["revived"])
+        self._acted, self._revived = bool(state_dict["acted"]), bool(state_dict["revived"])
+        for window, share in own_states(state_dict["window"]):
+            self.window.add({name: value * share for name, value in window.items()})
 
 
 def reduced(sums: Mapping[str, Tensor], world: int) -> dict[str, Tensor]:

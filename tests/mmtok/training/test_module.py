@@ -111,12 +111,7 @@ def test_init_from_says_what_was_taken_resized_and_new(tiny, tmp_path):
     assert "resized: quantizer.codebook (16, 8) -> (24, 8)" in text
 
 
-def test_damaged_checkpoints_are_named(tiny, tmp_path):
-    run = train(tiny(), **QUIET)
-    last = run / "checkpoints" / "last.ckpt"
-    last.write_bytes(last.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"last.ckpt is damaged or no checkpoint.*cp .*step-6.ckpt .*last.ckpt"):
-        load(run)
+def test_a_run_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match="there is no"):
         load(tmp_path / "nowhere")
 

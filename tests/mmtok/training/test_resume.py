@@ -1,17 +1,13 @@
 """A run that was killed ends where one that was not does: weights, log, and when it validates and saves."""
 
 import csv
-import os
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from mmtok.loading import read_checkpoint
-from mmtok.training.checkpoint import Checkpoints
 from mmtok.training.module import TokenizerModule
 from mmtok.training.run import train
-from mmtok.training.settings import CheckpointConfig
 
 RQ = {"name": "rq", "codebook_size": 16, "depth": 2, "dropout": 0.5, "restart": 0.1, "init": "kmeans"}
 
@@ -69,28 +65,3 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(tiny, tmp_path, monkeypatch, 
     for mine, other in zip(rows(resumed), rows(straight), strict=True):
         for name in ("loss", "optim/lr", "samples", "val/loss", "val/psnr"):
             assert mine[name] == other[name], f"{name} at {mine['step']}"
-
-
-def test_a_checkpoint_falls_due_by_time_in_the_middle_of_a_run(tiny, monkeypatch):  # platform.md 2.3
-    saved = []
-    monkeypatch.setattr(Checkpoints, "save", lambda self, trainer: saved.append(trainer.global_step))
-    train(tiny(checkpoint={"every_steps": 0, "every_minutes": 1e-9}), silent)
-    assert saved[:3] == [1, 2, 3]
-
-
-def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tiny, tmp_path):
-    folder = tmp_path / "checkpoints"
-    folder.mkdir()
-    (folder / "last.ckpt").write_bytes(b"before")
-
-    def full(path):
-        path.write_bytes(b"half")
-        raise OSError(28, os.strerror(28), str(path))
-
-    trainer = SimpleNamespace(is_global_zero=True, global_step=3, save_checkpoint=full)
-    with pytest.raises(
-        OSError, match=r"could not be written \(No space left on device\); the one before it, if any, stands"
-    ):
-        Checkpoints(CheckpointConfig(), folder).save(trainer)
-    assert (folder / "last.ckpt").read_bytes() == b"before"
-    assert [path.name for path in folder.iterdir()] == ["last.ckpt"]
