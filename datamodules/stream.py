@@ -6,6 +6,9 @@ neither RANK nor the process group, and would silently read what every other ran
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -300,7 +303,25 @@ def loader(
         collate_fn=_as_is,
         prefetch_factor=4 if workers else None,
         multiprocessing_context=context if workers else None,
+        worker_init_fn=_outlive_signals,
     )
+
+
+def _outlive_signals(worker: int) -> None:
+    """A scheduler signals every process of a job. The training process decides, and wants batches until it has saved.
+
+    PyTorch's own handler would end the worker at anybody's SIGTERM. The parent's still does: without it, a process
+    that leaves a loader open would wait for its workers forever.
+    """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def _as_is(batch: Any) -> Any:

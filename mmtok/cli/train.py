@@ -10,7 +10,6 @@ Recipes are merged left to right, then the settings. The same command again cont
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -20,11 +19,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from lightning.pytorch.utilities import rank_zero_only
+
     from mmtok.config import load_config, split_arguments
     from mmtok.loading import checkpoint_path
+    from mmtok.training.callbacks.preemption import Preempted
     from mmtok.training.guard import NonFiniteError
     from mmtok.training.run import train
 
+    first = not rank_zero_only.rank  # type: ignore[attr-defined]  # ranks of a job run this same command
     loaded = load_config(*split_arguments(args.layers))
     for key in loaded.dropped:
         print(f"mmtok: {key} is left out: the chosen name does not have it", file=sys.stderr)
@@ -33,12 +36,16 @@ def run(args: argparse.Namespace) -> int:
     except NonFiniteError as error:
         print(f"mmtok: {error}", file=sys.stderr)
         return 1
+    except Preempted as stop:
+        if first:
+            print(f"mmtok: {stop}", file=sys.stderr)
+        return 0  # what was asked for is done; srun --kill-on-bad-exit would end ranks that still save
     except KeyboardInterrupt:
         run_dir = Path(loaded.config.run_dir)
         saved = run_dir.exists() and checkpoint_path(run_dir).is_file()
         does = "continues from the last checkpoint" if saved else "starts again: no checkpoint was reached"
         print(f"mmtok: stopped. The same command {does} ({run_dir}).", file=sys.stderr)
         return 130
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # Lightning starts the other ranks by this same command
+    if first:
         print(f"done: {loaded.config.trainer.max_steps:,} steps in {run_dir}. Next: mmtok evaluate {run_dir}")
     return 0

@@ -129,9 +129,11 @@ class TrainerConfig:
     a GPU."""
     threads: int = 0
     """CPU threads of each process for arithmetic; 0 leaves torch's choice."""
+    agree_every: int = 10
+    """Updates between two comparisons, over ranks, of whether one was told to stop (SIGUSR1, SIGTERM)."""
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "num_nodes", "accumulate"):
+        for name in ("max_steps", "num_nodes", "accumulate", "agree_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"trainer.{name}={getattr(self, name)} must be at least 1.")
         if self.devices != "auto" and self.devices < 1:
