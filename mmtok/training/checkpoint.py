@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 from mmtok.loading import LAST, kept_checkpoints, step_of
 from mmtok.seal import seal
+from mmtok.training.lease import Lease, LeaseLost
 from mmtok.training.settings import CheckpointConfig
 
 _TOGETHER = 10
@@ -54,11 +56,13 @@ class Checkpoints(Callback):
     Args:
         config: when, and how many.
         folder: `checkpoints/` of the run directory, whose `metrics.csv` goes to the disk first.
+        lease: of the run directory, on the first rank; looked at before anything is written.
     """
 
-    def __init__(self, config: CheckpointConfig, folder: Path) -> None:
+    def __init__(self, config: CheckpointConfig, folder: Path, lease: Lease | None = None) -> None:
         self.config = config
         self.folder = folder
+        self.lease = lease
         self.io = SealedIO()
         """To be given to the trainer as a plugin."""
         self._due = False
@@ -77,6 +81,8 @@ class Checkpoints(Callback):
         if step == self._seen:  # an accumulated batch without an update
             return
         self._seen = step
+        if self.lease is not None and self.lease.lost:
+            self.lease.check()
         if self._is_due(trainer, step):
             self._due = True
         if self._due and not validation_follows(trainer):
@@ -112,25 +118,38 @@ class Checkpoints(Callback):
         self._due = False
         self._clock = time.monotonic()
         partial = self.folder / f"{LAST}.partial"
-        failure = None
-        if trainer.is_global_zero:
-            failure = _failure(lambda: self.folder.mkdir(parents=True, exist_ok=True))
+        self._on_first_rank(trainer, self._prepare)
         trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            failure = failure or self.io.failure or _failure(lambda: self._publish(partial, trainer.global_step))
-        reason = trainer.strategy.broadcast(None if failure is None else (failure.errno, failure.strerror))
-        if reason is not None:
-            if trainer.is_global_zero:
-                _failure(partial.unlink)
-            raise OSError(
-                reason[0],
-                f"the checkpoint of step {trainer.global_step} could not be written ({reason[1]}); the one before it, "
-                "if any, stands. Make room and give the same command again",
-                str(self.folder),
-            )
+        self._on_first_rank(trainer, lambda: self._publish(partial, trainer.global_step))
         self._saved = trainer.global_step
 
+    def _on_first_rank(self, trainer: Trainer, act: Callable[[], None]) -> None:
+        """Act on files; what goes wrong is raised on all ranks, which would wait for the first one otherwise."""
+        failure = None
+        if trainer.is_global_zero:
+            try:
+                act()
+            except LeaseLost as error:
+                failure = (error.errno, error.strerror, error.filename)
+            except OSError as error:
+                said = (
+                    f"the checkpoint of step {trainer.global_step} could not be written ({error.strerror}); the one "
+                    "before it, if any, stands. Make room and give the same command again"
+                )
+                failure = (error.errno, said, str(self.folder))
+        failure = trainer.strategy.broadcast(failure)
+        if failure is not None:
+            raise OSError(*failure)
+
+    def _prepare(self) -> None:
+        if self.lease is not None:
+            self.lease.check()
+        self.folder.mkdir(parents=True, exist_ok=True)
+
     def _publish(self, partial: Path, step: int) -> None:
+        if self.io.failure is not None:
+            partial.unlink(missing_ok=True)
+            raise self.io.failure
         # The log goes first: a checkpoint on the disk vouches for the rows up to its step.
         _sync(self.folder.parent / "metrics.csv")
         if self.config.keep:
@@ -148,15 +167,6 @@ class Checkpoints(Callback):
 def validation_follows(trainer: Trainer) -> bool:
     """Whether a validation comes between this batch's end and the next batch (see `callbacks/schedule.py`)."""
     return bool(trainer.fit_loop.epoch_loop._should_check_val_fx(None))  # type: ignore[arg-type]
-
-
-def _failure(act: Any) -> OSError | None:
-    """What stood in the way of an action on files, or None."""
-    try:
-        act()
-    except OSError as error:
-        return error
-    return None
 
 
 def _sync(path: Path) -> None:

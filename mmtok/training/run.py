@@ -22,6 +22,7 @@ from mmtok.training.callbacks import build_callbacks
 from mmtok.training.callbacks.preemption import Preemption
 from mmtok.training.checkpoint import Checkpoints
 from mmtok.training.init_from import initialise
+from mmtok.training.lease import Lease, holding
 from mmtok.training.module import TokenizerModule
 from mmtok.training.resume import put_last, resume_point, world_line
 
@@ -39,15 +40,23 @@ def train(config: RunConfig, say: Say = print) -> Path:
         The run directory.
 
     Raises:
-        ConfigError: the directory holds another experiment, or the configuration does not fit this machine.
+        ConfigError: the directory holds another experiment, another process trains in it, or the configuration does
+            not fit this machine.
         Preempted: SIGUSR1 or SIGTERM asked the run to stop; its state is saved.
     """
     quiet()
-    if rank_zero_only.rank:  # type: ignore[attr-defined]  # set at import
-        say = _nothing  # every rank reads the same configuration and would say the same
+    first = not rank_zero_only.rank  # type: ignore[attr-defined]  # set at import
     run_dir = Path(config.run_dir)
     if run_dir.exists() and not run_dir.is_dir():
         raise ConfigError(f"run_dir={run_dir} is a file. Give a folder.")
+    with holding(run_dir, first) as lease:
+        # Every rank reads the same configuration and would say the same.
+        _train(config, run_dir, lease, say if first else _nothing)
+    return run_dir
+
+
+def _train(config: RunConfig, run_dir: Path, lease: Lease | None, say: Say) -> None:
+    """What `train` does while it holds the run directory."""
     resume = resume_point(config, run_dir, say)
     for line in without_effect(config):
         say(line)
@@ -58,7 +67,7 @@ def train(config: RunConfig, say: Say = print) -> Path:
     data = datamodules.build(config.data)
     data.plan(seed=config.seed, accumulate=config.trainer.accumulate)
     try:
-        trainer = build_trainer(config, run_dir, say)
+        trainer = build_trainer(config, run_dir, say, lease)
     except MisconfigurationException as error:
         raise ConfigError(
             f"trainer.accelerator={config.trainer.accelerator}, trainer.devices={config.trainer.devices}: "
@@ -69,7 +78,6 @@ def train(config: RunConfig, say: Say = print) -> Path:
     if resume and (change := world_line(resume.world, trainer.world_size, config.data.streams)):
         say(change)
     if trainer.is_global_zero:
-        run_dir.mkdir(parents=True, exist_ok=True)
         # By a rename: other ranks of a job that comes back may be reading it.
         draft = run_dir / "config.yaml.tmp"
         draft.write_text(dump_yaml(config), encoding="utf-8")
@@ -85,7 +93,6 @@ def train(config: RunConfig, say: Say = print) -> Path:
         if trainer.interrupted:  # Lightning answers Ctrl-C with exit status 1, in silence
             raise KeyboardInterrupt from None
         raise
-    return run_dir
 
 
 def without_effect(config: RunConfig) -> list[str]:
@@ -116,10 +123,10 @@ def build_module(config: RunConfig) -> TokenizerModule:
     return TokenizerModule(config)
 
 
-def build_trainer(config: RunConfig, run_dir: Path, say: Say) -> L.Trainer:
+def build_trainer(config: RunConfig, run_dir: Path, say: Say, lease: Lease | None = None) -> L.Trainer:
     """A Lightning trainer with one endless epoch, our callbacks, and none of its own files."""
     settings = config.trainer
-    checkpoints = Checkpoints(config.checkpoint, run_dir / "checkpoints")
+    checkpoints = Checkpoints(config.checkpoint, run_dir / "checkpoints", lease)
     # After the checkpoints, which it asks for one more.
     preemption = Preemption(checkpoints, run_dir, settings.agree_every)
     callbacks = [*build_callbacks(config, run_dir, say), checkpoints, preemption]

@@ -147,11 +147,11 @@ class Ranks:
 
     def broadcast(self, mine):
         self.calls.append("broadcast")
-        return (28, "No space left on device")
+        return (28, "of step 3 could not be written", "folder") if "save" in self.calls else None
 
 
 def test_what_befalls_the_first_rank_ends_the_others_too(tmp_path):
     ranks = Ranks()
     with pytest.raises(OSError, match="of step 3 could not be written"):
         Checkpoints(under_test.CheckpointConfig(), tmp_path).save(ranks)
-    assert ranks.calls == ["save", "broadcast"]
+    assert ranks.calls == ["broadcast", "save", "broadcast"]
