@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from mmtok import __version__
 from mmtok.weights import LPIPS_FILES, cache_dir
@@ -155,7 +155,7 @@ def sources() -> Iterator[Check]:
 
 def loggers() -> Iterator[Check]:
     """Where curves can go, besides metrics.csv."""
-    from mmtok.training.loggers import wandb_logged_in
+    from mmtok.training.wandb_sink import wandb_logged_in
 
     if _version("wandb"):
         known = wandb_logged_in()
@@ -182,18 +182,11 @@ def lacking(recipe: str) -> list[str]:
     """What a recipe needs and this machine does not have, a phrase each."""
     import torch
 
+    from mmtok.cluster.preflight import missing_data, missing_weights
     from mmtok.config import load_config
-    from mmtok.losses.base import Loss, losses
 
     config = load_config([recipe]).config
-    lacks = []
-    for name, term in config.loss.items():
-        if term and (lack := cast(type[Loss], losses.class_of(term)).lacks(term)):
-            lacks.append(f"loss.{name} lacks {lack.replace('loss.NAME', f'loss.{name}')}")
-    shards = config.data.shards
-    for path in [shards] if isinstance(shards, str) else [weighted.path for weighted in shards]:
-        if "://" not in path and not Path(path).exists():
-            lacks.append(f"no shard set at {path} (mmtok shards build)")
+    lacks = [*missing_weights(config), *missing_data(config)]
     trainer = config.trainer
     if trainer.accelerator == "gpu" and not torch.cuda.is_available():
         lacks.append("a GPU (or add hardware/cpu)")

@@ -238,3 +238,15 @@ class MetricsFile:
 
 def _text(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.8g}"
+
+
+def need(package: str, setting: str, remedy: str) -> None:
+    """A clear refusal where an optional package is absent.
+
+    Raises:
+        ConfigError: with what to do.
+    """
+    from importlib.util import find_spec
+
+    if find_spec(package) is None:
+        raise ConfigError(f"{setting} needs the package '{package}'. Run: pip install {package}; or {remedy}.")

@@ -11,9 +11,10 @@ import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.profilers import Profiler
 
-from mmtok.training.loggers import RunLog, offline_note, wandb_mode
+from mmtok.training.loggers import RunLog
 from mmtok.training.logs import LogConfig
 from mmtok.training.measures import psnr
+from mmtok.training.wandb_sink import offline_note, wandb_mode
 
 FETCH = "[_TrainingEpochLoop].train_dataloader_next"
 SAVE = "save_checkpoint"

@@ -5,8 +5,9 @@ import time
 import numpy as np
 import pytest
 
-from mmtok.training.loggers import RunLog, check_wandb, stored_id, wandb_logged_in
+from mmtok.training.loggers import RunLog
 from mmtok.training.logs import LogConfig, WandbConfig
+from mmtok.training.wandb_sink import check_wandb, stored_id, wandb_logged_in
 
 
 @pytest.fixture(autouse=True)
