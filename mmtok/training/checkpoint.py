@@ -21,6 +21,10 @@ _TOGETHER = 10
 """Updates between two looks at the clock by several ranks, each of which waits for the device."""
 
 
+class NotSaved(OSError):
+    """A checkpoint could not be written; says what stands and what to do."""
+
+
 class SealedIO(TorchCheckpointIO):
     """Writes a checkpoint straight to its file, with a checksum, and waits for the disk.
 
@@ -111,7 +115,7 @@ class Checkpoints(Callback):
         already there is nothing to do.
 
         Raises:
-            OSError: it could not be written. What was saved before stands.
+            NotSaved: it could not be written. What was saved before stands.
         """
         if self._saved == trainer.global_step:
             return
@@ -125,12 +129,12 @@ class Checkpoints(Callback):
 
     def _on_first_rank(self, trainer: Trainer, act: Callable[[], None]) -> None:
         """Act on files; what goes wrong is raised on all ranks, which would wait for the first one otherwise."""
-        failure = None
+        failure: tuple[int | None, str, str] | None = None
         if trainer.is_global_zero:
             try:
                 act()
             except LeaseLost as error:
-                failure = (error.errno, error.strerror, error.filename)
+                failure = (error.errno, str(error.strerror), str(error.filename))
             except OSError as error:
                 said = (
                     f"the checkpoint of step {trainer.global_step} could not be written ({error.strerror}); the one "
@@ -139,7 +143,7 @@ class Checkpoints(Callback):
                 failure = (error.errno, said, str(self.folder))
         failure = trainer.strategy.broadcast(failure)
         if failure is not None:
-            raise OSError(*failure)
+            raise NotSaved(*failure)
 
     def _prepare(self) -> None:
         if self.lease is not None:

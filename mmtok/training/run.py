@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import warnings
@@ -20,13 +21,16 @@ from mmtok.config import RunConfig, dump_yaml
 from mmtok.schema import ConfigError
 from mmtok.training.callbacks import build_callbacks
 from mmtok.training.callbacks.preemption import Preemption
-from mmtok.training.checkpoint import Checkpoints
+from mmtok.training.checkpoint import Checkpoints, NotSaved
 from mmtok.training.init_from import initialise
 from mmtok.training.lease import Lease, holding
 from mmtok.training.module import TokenizerModule
 from mmtok.training.resume import put_last, resume_point, world_line
 
 Say = Callable[[str], None]
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What a run may meet wherever it writes, at any moment."""
 
 
 def train(config: RunConfig, say: Say = print) -> Path:
@@ -93,6 +97,13 @@ def _train(config: RunConfig, run_dir: Path, lease: Lease | None, say: Say) -> N
         if trainer.interrupted:  # Lightning answers Ctrl-C with exit status 1, in silence
             raise KeyboardInterrupt from None
         raise
+    except NotSaved:
+        raise
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        said = f"{error.strerror}; what was saved before stands. Make room and give the same command again"
+        raise OSError(error.errno, said, str(error.filename or run_dir)) from error
 
 
 def without_effect(config: RunConfig) -> list[str]:

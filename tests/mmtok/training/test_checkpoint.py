@@ -10,6 +10,7 @@ from mmtok.loading import load, newest_whole, read_checkpoint
 from mmtok.seal import broken_seal
 from mmtok.training import checkpoint as under_test
 from mmtok.training.checkpoint import Checkpoints
+from mmtok.training.logs import MetricsFile
 from mmtok.training.run import train
 
 GAN = {"discriminator": {"name": "patchgan", "channels": 4, "layers": 1}}
@@ -127,6 +128,23 @@ def test_a_full_disk_leaves_the_checkpoint_before(tiny, monkeypatch):
     folder = os.path.dirname(caught.value.filename) + "/checkpoints"
     assert sorted(os.listdir(folder)) == ["last.ckpt", "step-2.ckpt"]
     monkeypatch.undo()
+    told = []
+    train(tiny(trainer={"max_steps": 4}), told.append)
+    assert "from step 2" in told[0]
+
+
+def test_a_disk_that_is_full_for_the_log_says_what_stands(tiny, monkeypatch):
+    def full(self, step, values):
+        raise OSError(28, os.strerror(28))
+
+    train(tiny(trainer={"max_steps": 2}), silent)
+    with monkeypatch.context() as patch:
+        patch.setattr(MetricsFile, "write", full)
+        with pytest.raises(
+            OSError, match=r"No space left on device; what was saved before stands\. Make room"
+        ) as caught:
+            train(tiny(trainer={"max_steps": 4}), silent)
+    assert caught.value.filename.endswith("run")
     told = []
     train(tiny(trainer={"max_steps": 4}), told.append)
     assert "from step 2" in told[0]
