@@ -31,12 +31,12 @@ from mmtok.loading import read_checkpoint
 SETTINGS = ((1, 0), (1, 2), (2, 0), (2, 2))
 """Ranks and loader workers of each."""
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGKILL", "SIGUSR1")
-STEPS = 220
+STEPS = 83
 
 
-def settings(out: Path, name: str, world: int, workers: int) -> dict[str, Any]:
+def settings(out: Path, name: str, world: int, workers: int, steps: int = STEPS) -> dict[str, Any]:
     """A run whose validations, checkpoints, rows and windows fall on different updates."""
-    run = tree("gan", world, out, STEPS) | {"run_dir": str(out / name), "deterministic": True}
+    run = tree("gan", world, out, steps) | {"run_dir": str(out / name), "deterministic": True}
     run["tokenizer"]["encoder"] |= {"dropout": 0.1}
     run["data"] |= {"workers": workers}
     run["trainer"] |= {"val_every": 7, "agree_every": 3}
@@ -76,7 +76,7 @@ def run_setting(out: Path, world: int, workers: int, seed: int) -> dict[str, Any
 def one_kill(run: Mapping[str, Any], kind: str, rank: int, ahead: int, delay: float) -> dict[str, Any]:
     """Start the run, let it come further than ever before, and kill it there."""
     log, number = Path(f"{run['run_dir']}-rank{rank}.log"), lives(run)
-    before = max((step for _, step, _ in entries(log)), default=-1)
+    before = furthest(run)
     at = before + ahead
     if kind in POINTS:
         life = Life(run, number, kind, at, rank)
@@ -105,6 +105,11 @@ def one_kill(run: Mapping[str, Any], kind: str, rank: int, ahead: int, delay: fl
 def lives(run: Mapping[str, Any]) -> int:
     """Starts so far that came to a batch."""
     return max((life for life, _, _ in entries(Path(f"{run['run_dir']}-rank0.log"))), default=-1) + 1
+
+
+def furthest(run: Mapping[str, Any]) -> int:
+    """The last update that any start so far came to; -1 before the first."""
+    return max((step for _, step, _ in entries(Path(f"{run['run_dir']}-rank0.log"))), default=-1)
 
 
 def entries(log: Path) -> Iterator[tuple[int, int, str]]:

@@ -24,9 +24,9 @@ from mmtok.config import parse_config
 from mmtok.training.callbacks.preemption import Preempted
 from mmtok.training.run import train
 
-PATIENCE = 120.0
+PATIENCE = 400.0
 """Seconds for a life to come to its end."""
-GRACE = 8.0
+GRACE = 15.0
 """Seconds that the other ranks have to notice a dead one, before they are ended as srun would end them."""
 STOPPED = 75
 """Exit status of a rank that was told to stop and saved."""
