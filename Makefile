@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check gpu lock clean
+.PHONY: help setup demo test test-all test-slurm check gpu lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -27,7 +27,11 @@ test: setup ## the fast tests: under 10 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-all: setup ## the slow tests too
-	$(BIN)/python -m pytest -m 'not gpu'
+	$(BIN)/python -m pytest -m 'not gpu and not slurm'
+
+test-slurm: setup ## jobs on real SLURM daemons on this machine; installs them (Debian, root), about 10 minutes
+	@command -v slurmctld slurmd munged sbatch > /dev/null || apt-get install -y --no-install-recommends slurm-wlm munge
+	$(BIN)/python -m pytest -m slurm --durations=0 tests/slurm
 
 check: setup ## format, lint and types: what CI runs
 	$(BIN)/ruff format --check .

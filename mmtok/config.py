@@ -104,12 +104,8 @@ def load_config(layers: Sequence[str], overrides: Sequence[str] = ()) -> Loaded:
     """
     if not layers:
         raise ConfigError("give at least one recipe, for example image/vqvae.")
-    tree: dict[str, Any] = {}
     stale: set[str] = set()
-    for name in layers:
-        _merge(tree, _read(layer_path(name)), "", stale)
-    for text in overrides:
-        _merge(tree, _override(text), "", stale)
+    tree = merge_layers(layers, overrides, stale)
     load_plugins(tree.get("plugins") or ())  # they may register the names that follow
     tree = _interpolate(tree)
     if not tree.get("run_dir"):
@@ -123,6 +119,25 @@ def load_config(layers: Sequence[str], overrides: Sequence[str] = ()) -> Loaded:
     if not config.run_dir:
         config = dataclasses.replace(config, run_dir=f"runs/{_slug(layers[0])}/{fingerprint(config)}")
     return Loaded(config, tuple(dropped))
+
+
+def merge_layers(
+    layers: Sequence[str], overrides: Sequence[str] = (), stale: set[str] | None = None
+) -> dict[str, Any]:
+    """YAML files, left to right, then "key.path=value", as one tree; nothing is checked.
+
+    Args:
+        layers: shipped names, YAML files or run directories.
+        overrides: settings laid over them.
+        stale: collects fields set before their block changed its name.
+    """
+    tree: dict[str, Any] = {}
+    stale = set() if stale is None else stale
+    for name in layers:
+        _merge(tree, _read(layer_path(name)), "", stale)
+    for text in overrides:
+        _merge(tree, _override(text), "", stale)
+    return tree
 
 
 def parse_config(tree: Mapping[str, Any]) -> RunConfig:

@@ -14,6 +14,8 @@ VERBS: dict[str, str] = {
     "config": "merge, check and print a run's configuration",
     "shards": "build, index, describe and verify shard sets",
     "train": "train a tokenizer, or continue a run",
+    "submit": "submit a run, or an array of runs, to SLURM",
+    "status": "show what runs are doing",
     "evaluate": "measure a trained tokenizer on a shard set",
     "encode": "turn files into codes",
     "decode": "turn codes back into files",

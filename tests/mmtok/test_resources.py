@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_a_checkout_has_them_beside_the_package():
     assert resource_root("configs") == ROOT / "configs"
-    assert (resource_root("slurm") / "train.sbatch").is_file()
+    assert (resource_root("slurm") / "one_node.sbatch").is_file()
     assert {"image/vqvae", "quantizer/10bit/vq", "hardware/ddp", "logger/wandb"} <= {*recipe_names()}
     assert layer_path("image/vqvae") == ROOT / "configs" / "image" / "vqvae.yaml"
 
