@@ -7,6 +7,7 @@ pass carries both, so that DDP reduces each gradient once.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from mmtok.losses.adversarial import DISCRIMINATOR, GENERATOR, LeCAM
 from mmtok.networks.discriminators import discriminators
 from mmtok.reduce import mean_over_ranks, merge_stats
+from mmtok.schema import ConfigError
 from mmtok.training.settings import AdversaryConfig
 
 _TINY = 1e-4
@@ -49,6 +51,25 @@ class Adversary(nn.Module):
         self.lecam = LeCAM(config.lecam_decay) if config.lecam else None
         self._stats: dict[str, Tensor] = {}
 
+    def check(self, size: int) -> None:
+        """Refuse pictures the discriminator cannot judge, before anything is trained.
+
+        Args:
+            size: side of the pictures in training.
+
+        Raises:
+            ConfigError: a picture is too small for its layers.
+        """
+        meta = copy.deepcopy(self.discriminator).to("meta")
+        channels = self.discriminator.config.in_channels
+        try:
+            meta(torch.zeros(2, channels or 3, size, size, device="meta"))
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"adversary.discriminator is too deep for pictures of {size} pixels. Lower "
+                "adversary.discriminator.layers, or train on larger pictures."
+            ) from error
+
     def learns(self, step: int) -> bool:
         """Whether the discriminator learns in this update."""
         return step >= self.config.first_step
@@ -74,7 +95,8 @@ class Adversary(nn.Module):
         weight = self.weight(step)
         if weight > 0:
             with frozen(self.discriminator):
-                term = GENERATOR[self.config.generator_objective](self.discriminator(fake).float())
+                wanted = self.config.generator_objective or self.config.objective
+                term = GENERATOR[wanted](self.discriminator(fake).float())
             scalars["adversary/generator"] = term
             factor: Tensor | float = weight
             if self.config.adaptive:

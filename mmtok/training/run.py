@@ -108,12 +108,7 @@ def _train(config: RunConfig, run_dir: Path, lease: Lease | None, say: Say) -> N
 
 def without_effect(config: RunConfig) -> list[str]:
     """A line for each setting that this run will not feel."""
-    lines, adversary = [], config.adversary
-    if adversary is not None and adversary.start >= config.trainer.max_steps:
-        lines.append(
-            f"adversary.start={adversary.start:,} is past the last update, trainer.max_steps="
-            f"{config.trainer.max_steps:,}: the generator is never judged."
-        )
+    lines = config.adversary.without_effect(config.trainer.max_steps) if config.adversary else []
     if config.optim.freeze and not config.init_from:
         lines.append(
             f"optim.freeze={list(config.optim.freeze)} without init_from keeps random weights as they are drawn."
@@ -131,7 +126,11 @@ def build_module(config: RunConfig) -> TokenizerModule:
         torch.set_num_threads(config.trainer.threads)
     torch.use_deterministic_algorithms(config.deterministic)
     L.seed_everything(config.seed, workers=False, verbose=False)
-    return TokenizerModule(config)
+    module = TokenizerModule(config)
+    size = getattr(config.data, "image_size", None)
+    if module.adversary is not None and size is not None:
+        module.adversary.check(size)
+    return module
 
 
 def build_trainer(config: RunConfig, run_dir: Path, say: Say, lease: Lease | None = None) -> L.Trainer:
@@ -167,8 +166,9 @@ def build_trainer(config: RunConfig, run_dir: Path, say: Say, lease: Lease | Non
 def build_strategy(config: RunConfig) -> Any:
     """One process plainly; several by DDP.
 
-    Unused parameters are looked for because an adversary's step leaves the generator without gradients, and the other
-    way round. Buffers are not broadcast: quantizers keep theirs equal themselves, and a broadcast would undo it.
+    Unused parameters are looked for because a discriminator has no gradients before it learns, nor a level that is
+    dropped everywhere. Buffers are not broadcast: quantizers keep theirs equal themselves, and a broadcast would
+    undo it.
     """
     from lightning.pytorch.strategies import DDPStrategy
 

@@ -63,8 +63,8 @@ class AdversaryConfig:
     """The network that judges. Its `in_channels` is filled in."""
     objective: Objective = "hinge"
     """What the discriminator wants: margins, or the likelihood of being right."""
-    generator_objective: Objective = "hinge"
-    """What the generator wants of the discriminator's logits."""
+    generator_objective: Objective | None = None
+    """What the generator wants of the discriminator's logits; null takes the discriminator's objective."""
     weight: float = 0.1
     """Factor of the generator's term. Fixed weights from 0.02 (VQGAN+) over 0.1 (IBQ) to 0.5 (LlamaGen) are in use."""
     start: int = 0
@@ -90,6 +90,8 @@ class AdversaryConfig:
         for name in ("start", "warmup_steps", "lead", "weight", "lecam"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"adversary.{name}={getattr(self, name)} must be at least 0.")
+        if self.adaptive_max <= 0:
+            raise ConfigError(f"adversary.adaptive_max={self.adaptive_max} must be above 0: it bounds a factor.")
         if not 0 <= self.lecam_decay < 1:
             raise ConfigError(f"adversary.lecam_decay={self.lecam_decay} must be in [0, 1), for example 0.999.")
         if self.lead > self.start:
@@ -99,6 +101,26 @@ class AdversaryConfig:
             )
         if self.optim is not None and (self.optim.ema or self.optim.freeze):
             raise ConfigError("adversary.optim: ema and freeze are of the generator. Set optim.ema and optim.freeze.")
+
+    def without_effect(self, max_steps: int) -> list[str]:
+        """A line for each setting that a run of so many updates will not feel."""
+        lines, default = [], {name: field.default for name, field in self.__dataclass_fields__.items()}
+        if self.start >= max_steps:
+            lines.append(
+                f"adversary.start={self.start:,} is past the last update, trainer.max_steps={max_steps:,}: "
+                "the generator is never judged."
+            )
+        elif self.start + self.warmup_steps > max_steps:
+            lines.append(
+                f"adversary.warmup_steps={self.warmup_steps:,} is not over at trainer.max_steps={max_steps:,}."
+            )
+        if not self.weight:
+            lines.append("adversary.weight=0: the discriminator learns, and the generator is never judged.")
+        if not self.lecam and self.lecam_decay != default["lecam_decay"]:
+            lines.append("adversary.lecam_decay has no effect while adversary.lecam is 0.")
+        if not self.adaptive and self.adaptive_max != default["adaptive_max"]:
+            lines.append("adversary.adaptive_max has no effect while adversary.adaptive is false.")
+        return lines
 
     @property
     def first_step(self) -> int:
@@ -118,8 +140,8 @@ class TrainerConfig:
     """Processes (GPUs) of each node."""
     num_nodes: int = 1
     """Machines."""
-    precision: Literal["32", "bf16-mixed"] = "32"
-    """Of the networks. Losses, metrics and quantizers stay in float32."""
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
+    """Of the networks. Losses, metrics and quantizers stay in float32. 16-mixed is refused, with the reason."""
     accumulate: int = 1
     """Batches whose gradients make one update."""
     val_every: int = 1000
@@ -133,6 +155,11 @@ class TrainerConfig:
     """Updates between two comparisons, over ranks, of whether one was told to stop (SIGUSR1, SIGTERM)."""
 
     def __post_init__(self) -> None:
+        if self.precision == "16-mixed":
+            raise ConfigError(
+                "trainer.precision=16-mixed scales the loss, and one scale cannot serve two optimisers: gradients "
+                "would be clipped before they are scaled back. Use bf16-mixed, which needs none."  # platform.md 2.7
+            )
         for name in ("max_steps", "num_nodes", "accumulate", "agree_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"trainer.{name}={getattr(self, name)} must be at least 1.")

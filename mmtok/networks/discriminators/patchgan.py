@@ -1,7 +1,8 @@
 """Discriminators of picture patches: strided convolutions as in pix2pix, and pooled ones as in VQGAN+.
 
 Isola et al. 2017 (arXiv 1611.07004), without its BatchNorm; Weber et al. 2024, MaskBit (arXiv 2409.16211), whose blur
-before halving (Zhang 2019, arXiv 1904.11486) keeps a shift of one pixel from changing the verdict.
+before halving (Zhang 2019, arXiv 1904.11486) keeps a shift of one pixel from changing the verdict. Theirs pads the blur
+with zeros, and pools to 16 x 16 before the last layers, which at 256 px changes nothing; ours does neither.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from mmtok.networks.blocks2d import Norm, normalisation
 from mmtok.networks.discriminators.base import Discriminator, DiscriminatorConfig, register_discriminator
 
-_SLOPE = 0.2
+_SLOPE, _BLUR_SLOPE = 0.2, 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,16 +83,17 @@ class BlurPatch(Discriminator):
         super().__init__()
         self.config = config
         widths = [config.channels, *(config.channels * 2**stage for stage in range(config.layers))]
-        layers: list[nn.Module] = [nn.Conv2d(config.in_channels, widths[0], 5, padding=2), nn.LeakyReLU(_SLOPE, True)]
+        first = nn.Conv2d(config.in_channels, widths[0], 5, padding=2)
+        layers: list[nn.Module] = [first, nn.LeakyReLU(_BLUR_SLOPE, True)]
         for width, wider in pairwise(widths):
             layers += [
                 nn.Conv2d(width, wider, 3, padding=1),
                 Blur() if config.blur else nn.AvgPool2d(2, ceil_mode=True),
                 normalisation(wider, config.norm, 32),
-                nn.LeakyReLU(_SLOPE, True),
+                nn.LeakyReLU(_BLUR_SLOPE, True),
             ]
         last = widths[-1]
-        layers += [nn.Conv2d(last, last, 1), nn.LeakyReLU(_SLOPE, True), nn.Conv2d(last, 1, 5, padding=2)]
+        layers += [nn.Conv2d(last, last, 1), nn.LeakyReLU(_BLUR_SLOPE, True), nn.Conv2d(last, 1, 5, padding=2)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:

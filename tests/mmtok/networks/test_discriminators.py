@@ -49,6 +49,23 @@ def test_a_blur_keeps_what_is_constant_and_halves_the_sides():
     torch.testing.assert_close(out, torch.full_like(out, 0.3))
 
 
+def test_a_blur_is_the_binomial_one():
+    from mmtok.networks.discriminators.patchgan import Blur
+
+    impulse = torch.zeros(1, 1, 8, 8)
+    impulse[0, 0, 4, 4] = 64.0
+    out = Blur()(impulse)[0, 0]
+    # Rows 1 and 2 of the result lie over rows 1..4 and 3..6 of the input: weights 1 and 3 of [1, 3, 3, 1].
+    assert out[1:3, 1:3].tolist() == [[1.0, 3.0], [3.0, 9.0]]
+    assert out.sum() == 16.0
+
+
+def test_the_discriminator_of_vqgan_plus_is_as_large():  # widths 128, 128, 256, 512, 1024
+    with torch.device("meta"):
+        network = discriminators.build("blur", in_channels=3, channels=128, layers=4)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 7_431_297
+
+
 def test_channels_come_from_the_tokenizer():
     config = discriminators.parse({"name": "blur", "in_channels": 1})
     assert config.filled(1).in_channels == 1

@@ -148,11 +148,48 @@ def test_a_run_with_an_adversary_loads_as_a_tokenizer_without_it(tiny):
         ({"weight": -1.0}, r"adversary.weight=-1"),
         ({"discriminator": {"name": "patchgan", "layrs": 2}}, r"adversary.discriminator.layrs.*layers"),
         ({"objective": "hing"}, r"adversary.objective.*hinge"),
+        ({"adaptive_max": -1.0}, r"adversary.adaptive_max=-1.* must be above 0"),
     ],
 )
 def test_mistakes_are_named(tiny, fields, match):
     with pytest.raises(ValueError, match=match):
         tiny(adversary=SMALL | fields)
+
+
+def test_a_discriminator_too_deep_for_the_pictures_is_refused_at_once(tiny):
+    deep = {"discriminator": {"name": "patchgan", "channels": 8, "layers": 4}}
+    adversary = Adversary(tiny(adversary=deep).adversary, in_channels=3)
+    with pytest.raises(ValueError, match=r"too deep for pictures of 8 pixels. Lower adversary.discriminator.layers"):
+        adversary.check(8)
+    adversary.check(64)
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"weight": 0.0}, "the generator is never judged"),
+        ({"lecam": 0.0, "lecam_decay": 0.9}, "lecam_decay has no effect"),
+        ({"adaptive_max": 10.0}, "adaptive_max has no effect"),
+        ({"start": 2, "warmup_steps": 9}, "warmup_steps=9 is not over"),
+    ],
+)
+def test_a_setting_without_effect_gets_a_line(tiny, fields, line):
+    assert any(line in said for said in tiny(adversary=SMALL | fields).adversary.without_effect(6))
+    assert not tiny(adversary=SMALL).adversary.without_effect(6)
+
+
+def test_the_generator_wants_what_the_discriminator_does_unless_told():
+    torch.manual_seed(0)
+    config = AdversaryConfig(discriminator=PatchGANConfig(channels=8, layers=1), objective="nonsaturating", weight=1.0)
+    adversary = Adversary(config, in_channels=3)
+    x, fake = torch.rand(2, 2, 3, 16, 16)
+    term = adversary.judge(x, fake, 0, torch.zeros(()), torch.zeros(())).generator
+    torch.testing.assert_close(term, torch.nn.functional.softplus(-adversary.discriminator(fake)).mean())
+
+
+def test_half_precision_is_refused_with_the_reason(tiny):  # platform.md 2.7
+    with pytest.raises(ValueError, match=r"16-mixed scales the loss.*Use bf16-mixed"):
+        tiny(trainer={"precision": "16-mixed"})
 
 
 class Reads(TorchDispatchMode):
