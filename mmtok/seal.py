@@ -45,16 +45,21 @@ def seal(file: IO[bytes]) -> None:
 
 def broken_seal(path: Path) -> bool:
     """Whether a file carries a checksum that is not its own. One without a checksum is not looked into."""
+    carried = carried_checksum(path)
+    if carried is None:
+        return False
     with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        content = size - _COMMENT - _LENGTH
-        if content < 0:
-            return False
-        file.seek(content + _LENGTH)
+        return _digest(file, path.stat().st_size - _COMMENT - _LENGTH) != carried.encode()
+
+
+def carried_checksum(path: Path) -> str | None:
+    """The checksum that a file carries, whether or not it fits; None where there is none."""
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) < _COMMENT + _LENGTH:
+            return None
+        file.seek(-_COMMENT, os.SEEK_END)
         comment = file.read()
-        if not comment.startswith(_MARK):
-            return False
-        return _digest(file, content) != comment[len(_MARK) :]
+    return comment.removeprefix(_MARK).decode("ascii", "replace") if comment.startswith(_MARK) else None
 
 
 def _digest(file: IO[bytes], size: int) -> bytes:

@@ -19,9 +19,10 @@ VERBS: dict[str, str] = {
     "evaluate": "measure a trained tokenizer on a shard set",
     "encode": "turn files into codes",
     "decode": "turn codes back into files",
+    "wandb-sync": "upload what W&B has written offline, in order",
     "doctor": "say what this machine has, and what each recipe still lacks",
 }
-"""Verb -> what it does. The module `mmtok.cli.<verb>` has `add_arguments(parser)` and `run(args) -> int`."""
+"""Verb -> what it does. The module `mmtok.cli.<verb>`, - as _, has `add_arguments(parser)` and `run(args) -> int`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,7 +70,7 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     for verb, summary in VERBS.items():
         sub = verbs.add_parser(verb, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if verb == asked:
-            module = importlib.import_module(f"mmtok.cli.{verb}")
+            module = importlib.import_module(f"mmtok.cli.{verb.replace('-', '_')}")
             sub.description = module.__doc__
             sub.formatter_class = argparse.RawDescriptionHelpFormatter
             module.add_arguments(sub)

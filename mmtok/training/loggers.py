@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,15 +29,23 @@ class RunLog:
         config: the `log` block.
         run_dir: the run directory.
         settings: the resolved configuration, shown beside the curves.
+        say: where lines for the person go.
 
     Raises:
         ConfigError: W&B or TensorBoard is asked for and cannot be had; found before anything is trained.
     """
 
-    def __init__(self, config: LogConfig, run_dir: Path, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        config: LogConfig,
+        run_dir: Path,
+        settings: Mapping[str, Any] | None = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
         self.config = config
         self.run_dir = run_dir
         self.settings = dict(settings or {})
+        self.say = say
         self.latest: dict[str, float] = {}
         """The last value of every scalar."""
         self._sinks: list[Sink] = []
@@ -46,8 +54,13 @@ class RunLog:
         if config.wandb is not None:
             check_wandb(config.wandb)
 
-    def open(self, step: int) -> None:
-        """Start writing after `step` updates: what an interrupted run had logged beyond them is cut off."""
+    def open(self, step: int, dataset: Mapping[str, Any] | None = None) -> None:
+        """Start writing after `step` updates: what an interrupted run had logged beyond them is cut off.
+
+        Args:
+            step: updates done.
+            dataset: what is trained on, from `wandb_artifacts.describe`; None where it is no shard set.
+        """
         if self._sinks:
             return
         metrics = MetricsSink(self.run_dir / "metrics.csv")
@@ -56,7 +69,11 @@ class RunLog:
         if self.config.tensorboard:
             self._sinks.append(TensorBoardSink(self.run_dir / "tensorboard", step))
         if self.config.wandb is not None:
-            self._sinks.append(WandbSink(self.config.wandb, self.run_dir, self.settings))
+            sink = WandbSink(self.config.wandb, self.run_dir, self.settings, dataset, self.say)
+            # Rows that W&B had not written yet died with the process; the table has them. What W&B has, it skips.
+            for row, values in metrics.file.rows():
+                sink.scalars(row, values)
+            self._sinks.append(sink)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Log values that hold for all ranks."""

@@ -37,6 +37,15 @@ class WandbConfig:
     """User or team; by default the one logged in."""
     tags: tuple[str, ...] = ()
     """Labels to filter by."""
+    artifacts: Literal["none", "metadata", "checkpoints"] = "metadata"
+    """What is logged as artifacts: nothing; configuration, data and checkpoints as small descriptions; or checkpoints
+    whole, optimiser included, every one that is saved."""
+    timeout: float = 60.0
+    """Seconds that a start and an end wait for the server at most. A start goes on offline then, under the same id."""
+
+    def __post_init__(self) -> None:
+        if self.timeout <= 0:
+            raise ConfigError(f"log.wandb.timeout={self.timeout} must be more than 0 seconds.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +215,13 @@ class MetricsFile:
         """Drop the rows after `step`: a resumed run writes them again."""
         if self.path.is_file():
             self._rewrite([row for row in self._read() if int(row["step"]) <= step])
+
+    def rows(self) -> list[tuple[int, dict[str, float]]]:
+        """What the file holds: steps and their values."""
+        return [
+            (int(row["step"]), {name: float(text) for name, text in row.items() if text and name != "step"})
+            for row in self._read()
+        ]
 
     def _read(self) -> list[dict[str, str]]:
         """Whole rows of the file; sets the columns."""

@@ -34,11 +34,11 @@ def build_callbacks(config: RunConfig, run_dir: Path, say: Callable[[str], None]
     Raises:
         ConfigError: a logger that is asked for cannot be had.
     """
-    log = RunLog(config.log, run_dir, to_plain(config))
+    log = RunLog(config.log, run_dir, to_plain(config), say)
     # The schedule is asked by those that follow; usage is read before the scalars, and the scalars before the line that
     # shows both.
     callbacks: list[Callback] = [ValidationSchedule(config.trainer.val_every), BadSamples(say)]
-    callbacks += [CodebookUsage(config.log, log, say), Scalars(config.log, log, say)]
+    callbacks += [CodebookUsage(config.log, log, say), Scalars(config.log, log)]
     if config.log.progress:
         callbacks.append(Progress(config.log, log, say))
     return [*callbacks, Validation(log, say), Signatures(config.log, log, say), Media(config.log, log, run_dir)]

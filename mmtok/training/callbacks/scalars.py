@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.profilers import Profiler
 
+from datamodules.module import ShardDataModule
 from mmtok.training.loggers import RunLog
 from mmtok.training.logs import LogConfig
 from mmtok.training.measures import psnr
-from mmtok.training.wandb_sink import offline_note, wandb_mode
+from mmtok.training.wandb_artifacts import describe
 
 FETCH = "[_TrainingEpochLoop].train_dataloader_next"
 SAVE = "save_checkpoint"
@@ -65,9 +66,8 @@ class LoopClock(Profiler):
 class Scalars(Callback):
     """Opens the run's log, ends its windows, closes it."""
 
-    def __init__(self, config: LogConfig, log: RunLog, say: Callable[[str], None]) -> None:
+    def __init__(self, config: LogConfig, log: RunLog) -> None:
         self.config = config
-        self.say = say
         self.run_log = log  # `log` is taken: Lightning sets it on every callback
         self.samples = 0
         """Samples seen since the start of the run, over all ranks."""
@@ -79,9 +79,9 @@ class Scalars(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
-            self.run_log.open(trainer.global_step)
-            if self.config.wandb is not None and wandb_mode(self.config.wandb) == "offline":
-                self.say(offline_note(self.run_log.run_dir))
+            data = getattr(trainer, "datamodule", None)
+            described = describe(data.config) if self.config.wandb and isinstance(data, ShardDataModule) else None
+            self.run_log.open(trainer.global_step, described)
         self._step = trainer.global_step
         self._begin()
 

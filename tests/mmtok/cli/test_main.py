@@ -10,12 +10,12 @@ import yaml
 from mmtok import __version__
 from mmtok.cli import VERBS, describe, main
 
-DESIGNED = {"config", "shards", "train", "evaluate", "encode", "decode", "doctor"}
+DESIGNED = {"config", "shards", "train", "evaluate", "encode", "decode", "doctor", "submit", "status", "wandb-sync"}
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_of_the_table_explains_itself(verb, capsys):
-    module = importlib.import_module(f"mmtok.cli.{verb}")
+    module = importlib.import_module(f"mmtok.cli.{verb.replace('-', '_')}")
     with pytest.raises(SystemExit) as done:
         main([verb, "--help"])
     assert done.value.code == 0
