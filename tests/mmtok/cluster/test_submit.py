@@ -1,0 +1,131 @@
+"""`mmtok submit` finds what would fail, writes nothing when asked to, and hands the rest to sbatch."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from mmtok.cli import main
+from mmtok.cluster.submit import split_array
+from mmtok.config import load_config
+from mmtok.schema import ConfigError
+
+SETTINGS = ("data.batch_size=8", "data.workers=0", "trainer.accelerator=cpu", "trainer.precision=32")
+SBATCH = """#!/bin/bash
+cp "$2" "$NOTES"
+echo 77
+"""
+
+
+@pytest.fixture
+def submit(shards, tmp_path, monkeypatch):
+    """submit(*words) -> exit status, in an empty folder with an sbatch that takes notes."""
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text(SBATCH)
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{sbatch.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("NOTES", str(tmp_path / "submitted"))
+
+    def run(*words):
+        return main(["submit", "image/demo", f"data.shards={shards}/train", *SETTINGS, *words])
+
+    run.submitted = tmp_path / "submitted"
+    return run
+
+
+def test_a_dry_run_prints_the_script_and_writes_nothing(submit, capsys):
+    assert submit("--cluster", "cpu", "--dry-run") == 0
+    assert "#SBATCH --time=08:00:00" in capsys.readouterr().out
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_run_is_written_with_its_code_and_submitted(submit, capsys):
+    assert submit("run_dir=mine", "cluster.nodes=2", "--cluster", "cpu") == 0
+    run = Path.cwd() / "mine"
+    assert "job 77" in capsys.readouterr().out
+    assert submit.submitted.read_text() == (run / "submit.sbatch").read_text()
+    assert (run / "job").read_text() == "77\n"
+    config = load_config([str(run)]).config
+    assert (config.run_dir, config.trainer.num_nodes, config.trainer.devices) == (str(run), 2, 1)
+    assert (run / "code" / "mmtok" / "cli" / "train.py").is_file()
+    assert (run / "code" / "datamodules" / "stream.py").is_file()
+    assert main(["status", str(run), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["state"], found["step"], found["job"]) == ("submitted", 0, "77")
+
+
+def test_an_array_has_a_run_directory_a_value(submit):
+    assert submit("run_dir=sweep", "--cluster", "cpu", "--array", "quantizer.name=vq,fsq") == 0
+    assert "#SBATCH --array=0-1" in submit.submitted.read_text()
+    for number, name in enumerate(("vq", "fsq")):
+        run = Path.cwd() / "sweep" / name
+        assert (run / "job").read_text() == f"77_{number}\n"
+        assert (
+            load_config([str(run)]).config.quantizer
+            == load_config(["image/demo"], [f"quantizer.name={name}"]).config.quantizer
+        )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("trainer.devices=2",), "trainer.devices=2, trainer.num_nodes=1 do not match the cluster's 1 tasks"),
+        (("cluster.tasks_per_node=3",), "data.batch_size=8 does not divide over 3 ranks"),
+        (("data.shards=nowhere",), "no shard set at nowhere"),
+        (("trainer.accelerator=gpu",), "trainer.accelerator=gpu on a cluster without GPUs"),
+        (("cluster.gpus_per_node=4",), "would leave 4 GPUs of each node idle"),
+        (("data.workers=8",), "need more than cluster.cpus_per_task=8 cores"),
+        (("cluster.python=/nowhere/python",), "cluster.python=/nowhere/python is not there"),
+        (("run_dir=/proc/mine",), "run_dir=/proc/mine cannot be written"),
+        (("run_dir='my run'",), "has a space"),
+        (("cluster.time=45000",), "is no time limit"),
+    ],
+)
+def test_the_preflight_names_what_would_fail(submit, capsys, words, message):
+    assert submit(*words, "--cluster", "cpu") == 2
+    assert message in capsys.readouterr().err
+    assert not submit.submitted.exists()
+
+
+def test_a_folder_of_another_experiment_is_refused(submit, run, capsys):
+    assert submit(f"run_dir={run}", "--cluster", "cpu") == 2
+    assert "holds another experiment" in capsys.readouterr().err
+
+
+def test_a_run_in_use_is_refused(submit, capsys):
+    from mmtok.training.lease import holding
+
+    with holding(Path.cwd() / "mine", first=True):
+        assert submit("run_dir=mine", "--cluster", "cpu") == 2
+    assert "is in use by" in capsys.readouterr().err
+
+
+def test_status_reads_a_run_that_was_trained(run, capsys):
+    assert main(["status", str(run), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["state"], found["step"], found["max_steps"], found["restarts"]) == ("complete", 3, 3, 0)
+    assert found["checkpoint"] == "step-3.ckpt"
+    assert found["samples_per_second"] > 0
+    assert main(["status", str(run)]) == 0
+    assert "3/3" in capsys.readouterr().out
+    assert main(["status", str(run.parent)]) == 2
+    assert "is no run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("k=a,b", ("k", ["a", "b"])), ("q.levels=[8,8],[5,5,5]", ("q.levels", ["[8,8]", "[5,5,5]"]))],
+)
+def test_commas_in_brackets_belong_to_a_value(text, expected):
+    assert split_array(text) == expected
+
+
+@pytest.mark.parametrize("text", ["k=a", "k", "=a,b"])
+def test_an_array_of_one_is_refused(text):
+    with pytest.raises(ConfigError, match="write KEY=a,b,c"):
+        split_array(text)
