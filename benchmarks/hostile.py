@@ -25,8 +25,9 @@ from PIL import Image
 from datamodules.base import DataConfig
 from datamodules.decode import decode, image_extension
 from datamodules.indexing import index_tars
+from datamodules.reader import BadDataError, SlotSample
 from datamodules.shards import ShardSet
-from datamodules.stream import BadDataError, BatchStream, SlotSample
+from datamodules.stream import BatchStream
 from datamodules.verify import verify
 
 

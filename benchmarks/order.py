@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.base import DataConfig
-from datamodules.stream import BatchStream, SlotSample, loader, open_sets
+from datamodules.reader import SlotSample
+from datamodules.stream import BatchStream, loader, open_sets
 from datamodules.writer import ShardWriter
 
 SETTINGS = ((1, 0), (1, 3), (2, 1), (4, 2))

@@ -13,7 +13,7 @@ from torch import Tensor
 from datamodules.base import DataConfig, register_data
 from datamodules.decode import DecodeError, decode, decode_image, image_extension
 from datamodules.module import ShardDataModule
-from datamodules.stream import SlotSample
+from datamodules.reader import SlotSample
 
 _FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -30,7 +30,7 @@ class ImagesConfig(DataConfig):
     """Where the square is cut from in training; validation always takes the middle."""
     min_scale: float = 1.0
     """Least share of the shorter side a random square covers before it is scaled to `image_size`; 1 takes all of it.
-    VQGAN+ uses 0.8. Ignored where the picture would have to be enlarged: then the square has `image_size` pixels."""
+    Ignored where the picture would have to be enlarged: then the square has `image_size` pixels."""
     resize: bool = True
     """Scale to `image_size`. False cuts `image_size` pixels out of the picture as it is; smaller pictures are still
     enlarged."""

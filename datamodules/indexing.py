@@ -5,21 +5,20 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
 
 from braceexpand import braceexpand
 
-from datamodules.cache import TIMEOUT, ShardCache, is_remote
+from datamodules.cache import ShardCache
+from datamodules.manifest import MANIFEST, Manifest, Shard
+from datamodules.remote import is_remote, read
 from datamodules.report import MAX_NAMED, ShardReport
 from datamodules.shardindex import ShardError, ShardIndex
-from datamodules.shards import MANIFEST, Manifest, Shard
 from datamodules.tarscan import scan_file
 
 
@@ -229,15 +228,10 @@ def _stats_path(url: str) -> Path:
 
 
 def _remote_count(url: str) -> int | None:
-    if not url.startswith(("http:", "https:")) or not url.endswith(".tar"):
+    address, mark, query = url.partition("?")
+    if url.startswith(("pipe:", "file:")) or not address.endswith(".tar"):
         return None
-
-    def fetch() -> bytes:
-        request = urllib.request.Request(url.removesuffix(".tar") + "_stats.json", headers={"User-Agent": "mmtok"})
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-            return response.read(1 << 20)
-
-    return _counted(fetch)
+    return _counted(lambda: read(f"{address.removesuffix('.tar')}_stats.json{mark}{query}"))
 
 
 def _counted(fetch: Callable[[], bytes]) -> int | None:
@@ -245,7 +239,7 @@ def _counted(fetch: Callable[[], bytes]) -> int | None:
     try:
         stats: Any = json.loads(fetch())
         return int(stats["successes"])
-    except (FileNotFoundError, HTTPError, URLError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 

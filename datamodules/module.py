@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -12,8 +11,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.base import DataConfig
-from datamodules.shards import MANIFEST, ShardSet
-from datamodules.stream import BatchStream, SlotSample, ValStream, loader, open_sets
+from datamodules.reader import SlotSample
+from datamodules.remote import beside, shown
+from datamodules.shardindex import ShardError
+from datamodules.shards import ShardSet
+from datamodules.stream import BatchStream, ValStream, loader, open_set, open_sets
 from mmtok.schema import ConfigError
 
 
@@ -31,16 +33,24 @@ class ShardDataModule(LightningDataModule):
         self.config = config
         self.seed = 0
         self.accumulate = 1
+        self._opened: dict[str, list[ShardSet]] = {}
 
     def plan(self, *, seed: int, accumulate: int) -> None:
         """Take over what the run decides.
 
         Raises:
             ConfigError: a shard set is missing; says how to make one. Found before anything is trained.
+            ValueError: sets of a mixture do not fit together, or one holds nothing that `item` looks at.
         """
         self.seed, self.accumulate = seed, accumulate
-        open_sets(self.config)
-        self.validation_set()
+        for one in [*self.training_sets(), *self.validation_sets()]:
+            listed = one.manifest.extensions
+            # Nothing is listed where only sidecars were read.
+            if self.extensions and listed and not {name.rpartition(".")[2] for name in listed} & set(self.extensions):
+                raise ConfigError(
+                    f"{shown(one.home)} holds {', '.join(listed)}; {type(self).__name__} reads "
+                    f"{', '.join(self.extensions)}."
+                )
 
     def item(self, sample: SlotSample, training: bool) -> Any:
         """Bytes of one sample -> an item; raises DecodeError for one that cannot be used."""
@@ -57,7 +67,7 @@ class ShardDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         rank, world, start = self._place()
         stream = BatchStream(
-            open_sets(self.config), self.config, partial(self.item, training=True), self.batch,
+            self.training_sets(), self.config, partial(self.item, training=True), self.batch,
             seed=self.seed, rank=rank, world=world, accumulate=self.accumulate, start_update=start,
             extensions=self.extensions,
         )  # fmt: skip
@@ -66,41 +76,63 @@ class ShardDataModule(LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         rank, world, _ = self._place()
         stream = ValStream(
-            self.validation_set(), self.config, partial(self.item, training=False), self.batch,
+            self.validation_sets(), self.config, partial(self.item, training=False), self.batch,
             seed=self.seed, rank=rank, world=world, extensions=self.extensions,
         )  # fmt: skip
         # One process at most: it is read for seconds at a time, beside the training loader's.
         return loader(stream, min(1, self.config.workers), pin_memory=torch.cuda.is_available())
 
-    def validation_set(self) -> ShardSet:
-        """The set to validate on.
+    def training_sets(self) -> list[ShardSet]:
+        """The sets to train on, opened once: a remote manifest is not asked for again at each checkpoint."""
+        if "train" not in self._opened:
+            self._opened["train"] = open_sets(self.config)
+        return self._opened["train"]
+
+    def validation_sets(self) -> list[ShardSet]:
+        """The sets to validate on, one after the other.
 
         Raises:
-            ConfigError: none is named, and none stands beside the training set.
+            ConfigError: none is named, and none stands beside a training set.
         """
-        given = self.config.val_shards
-        if given is None:
-            first = self.config.shards if isinstance(self.config.shards, str) else self.config.shards[0].path
-            beside = Path(first).parent
-            found = [beside / name for name in ("val", "test") if (beside / name / MANIFEST).is_file()]
-            if not found:
-                raise ConfigError(
-                    f"no set 'val' or 'test' stands beside {first}. Name one: data.val_shards=FOLDER. "
-                    "Of existing tars, index some apart: mmtok shards index SOME_TARS -o SETS/val."
-                )
-            given = str(found[0])
-        return ShardSet.open(given, cache_dir=self.config.cache_dir, allow_pipe=self.config.allow_pipe)
+        if "val" not in self._opened:
+            given = self.config.val_shards
+            if given is None:
+                self._opened["val"] = self._beside()
+            else:
+                self._opened["val"] = [
+                    open_set(one, self.config) for one in ([given] if isinstance(given, str) else given)
+                ]
+        return self._opened["val"]
+
+    def _beside(self) -> list[ShardSet]:
+        """The set `val`, else `test`, beside each training set that has one."""
+        found: dict[str, ShardSet] = {}
+        for one in self.training_sets():
+            for name in ("val", "test"):
+                home = beside(one.home, name)
+                try:
+                    found.setdefault(home, open_set(home, self.config))
+                except ShardError:
+                    continue
+                break
+        if not found:
+            first = shown(self.training_sets()[0].home)
+            raise ConfigError(
+                f"no set 'val' or 'test' stands beside {first}. Name one: data.val_shards=FOLDER. "
+                "Of existing tars, index some apart: mmtok shards index SOME_TARS -o SETS/val."
+            )
+        return list(found.values())
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         return batch | {"x": self.to_signal(batch["x"])}
 
     def __getstate__(self) -> dict[str, Any]:
         # `item` goes to workers that may be spawned; a trainer cannot, with its loops and loggers.
-        return self.__dict__ | {"trainer": None}
+        return self.__dict__ | {"trainer": None, "_opened": {}}
 
     def state_dict(self) -> dict[str, Any]:
         """What the order of samples depends on, besides the configuration."""
-        return {"sets": [one.manifest.fingerprint for one in open_sets(self.config)]}
+        return {"sets": [one.manifest.fingerprint for one in self.training_sets()]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Refuse to go on over other shards: the same position would mean other samples.

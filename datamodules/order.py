@@ -2,7 +2,8 @@
 
 Samples are counted in global slots g = 0, 1, 2 ... Update b takes slots [b * batch, (b + 1) * batch). Slot g belongs to
 stream g mod `streams`; within a stream, sets are mixed by an exact count, shards are permuted each epoch, and blocks of
-`shuffle` samples are permuted. Nothing depends on workers, ranks or on what was read before.
+`shuffle` samples are permuted. Nothing depends on workers, ranks or on what was read before. The shares of a mixture
+hold over any range of slots to within a few samples, and do not drift.
 
 Every draw is Philox, keyed by the seed and counted by (epoch, stream, block). Only its raw output is used: numpy
 promises that it never changes, and does not promise that of `Generator.permutation`.
@@ -18,8 +19,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-MIX_WINDOW = 1024
-"""Slots of a stream over which the sets of a mixture are scattered; their shares are exact over each window."""
+MIX_WINDOW = 4
+"""Ticks (one slot of every stream each) that are permuted among themselves in a mixture."""
+_MIX_DRAWN = 1024
+"""Ticks whose permutations are drawn at once."""
+AHEAD = 1024
+"""Least samples of a stream that count as its next stretch, for those who prepare what is read next."""
 _MASK = (1 << 64) - 1
 _SHARDS, _BLOCK, _MIX, _OFFSET = range(4)
 
@@ -78,6 +83,26 @@ class SetOrder:
                 local = int(self._permuted(epoch, stream, block, size)[local])
             yield self._locate(epoch, start + local)
 
+    def stretch(self, slot: int) -> tuple[int, int]:
+        """(stream, number) of the stretch that a slot of this set lies in: a block long, AHEAD samples at least."""
+        position, stream = divmod(slot, self.streams)
+        return stream, position // max(self.block, AHEAD)
+
+    def shards_of(self, stream: int, stretch: int) -> list[int]:
+        """The shards that a stream reads in a stretch and in the one after it, in their order."""
+        length = max(self.block, AHEAD)
+        position, end = stretch * length, (stretch + 2) * length
+        # Blocks begin anew with each epoch: the first one may have begun in the stretch before.
+        position -= position % self.length % max(self.block, 1)
+        shards: list[int] = []
+        while position < end:
+            epoch, within = divmod(position, self.length)
+            shard, sample = self._locate(epoch, stream * self.length + within)
+            if shard not in shards[-1:]:
+                shards.append(shard)
+            position += max(1, min(int(self.counts[shard]) - sample, self.length - within))
+        return shards
+
     def _locate(self, epoch: int, position: int) -> tuple[int, int]:
         """(shard, sample) of a position in the shards of an epoch laid end to end."""
         if epoch not in self._epochs:
@@ -129,28 +154,63 @@ class StreamOrder:
         # Of those slots that no earlier set took, the share of each set: exact fractions of the weights as written.
         exact = [Fraction(repr(float(weight))) for weight in weights]
         self._shares = [weight / sum(exact[i:]) for i, weight in enumerate(exact)]
-        self._windows: OrderedDict[Hashable, np.ndarray] = OrderedDict()
+        self._phases = [_spread(streams, 2 * i + 1) for i in range(len(exact))]
+        self._ticks: OrderedDict[int, list[int]] = OrderedDict()
 
     def locate(self, slot: int) -> tuple[int, int]:
         """(set, slot of that set) of a global slot: a seek, whatever the slot."""
         if len(self.sets) == 1:
             return 0, slot
         tick, stream = divmod(slot, self.streams)
-        window, index = divmod(tick, MIX_WINDOW)
-        # Scattered within a window: a share of 1/2 must not mean every other slot, which may be one rank's.
-        key = (self.seed & _MASK, 0, _MIX)
-        tick += int(_kept(self._windows, 2 * self.streams, key, (0, stream, window), MIX_WINDOW)[index]) - index
-        for number, share in enumerate(self._shares):
-            before, after = (
-                # The streams start a fraction apart, so that their roundings do not add up.
-                ((tick + i) * share.numerator * self.streams + stream * share.denominator)
-                // (share.denominator * self.streams)
-                for i in (0, 1)
-            )
-            if after > before:
-                return number, before * self.streams + stream
+        chunk, index = divmod(tick, _MIX_DRAWN)
+        tick = chunk * _MIX_DRAWN + self._permuted_ticks(chunk)[index]
+        number, before = next((number, before) for number, before, took in self._splits(tick, stream) if took)
+        return number, before * self.streams + stream
+
+    def progress(self, slot: int) -> list[int]:
+        """Samples of each set in the slots before a global slot."""
+        if len(self.sets) == 1:
+            return [slot]
+        ticks, streams = divmod(slot, self.streams)
+        # The ticks of an open window are permuted: its slots are looked at one by one.
+        whole = ticks - ticks % MIX_WINDOW
+        counts = [0] * len(self.sets)
+        for stream in range(self.streams):
+            for number, before, _ in self._splits(whole, stream):
+                counts[number] += before
+            for tick in range(whole, ticks + (stream < streams)):
+                counts[self.locate(tick * self.streams + stream)[0]] += 1
+        return counts
+
+    def _splits(self, tick: int, stream: int) -> Iterator[tuple[int, int, bool]]:
+        """(set, how often the stream came to it before a tick, whether this tick is the set's), set after set.
+
+        Each set takes its share of what those before it left, as the whole numbers that k * share passes. The streams
+        start apart by an equal part of one: summed over the streams, the roundings of a tick cancel.
+        """
+        taken = False
+        for number, (share, phases) in enumerate(zip(self._shares, self._phases, strict=True)):
+            step, unit = share.numerator * self.streams, share.denominator * self.streams
+            done = tick * step + phases[stream] * share.denominator
+            before, after = done // unit, (done + step) // unit
+            takes = not taken and after > before
+            yield number, before, takes
+            taken = taken or takes
             tick -= before
-        raise AssertionError("the last share is 1")
+
+    def _permuted_ticks(self, chunk: int) -> list[int]:
+        """The ticks of a chunk, permuted within each window: alike for all streams, so that a tick's shares stay.
+
+        Without it a share of 1/2 would be every other tick of a stream, which is all that a rank sees of it where there
+        are twice as many ranks as streams.
+        """
+        if chunk not in self._ticks:
+            drawn = _draw((self.seed & _MASK, 0, _MIX), (0, 0, chunk), _MIX_DRAWN).reshape(-1, MIX_WINDOW)
+            starts = np.arange(0, _MIX_DRAWN, MIX_WINDOW)[:, None]
+            self._ticks[chunk] = (drawn.argsort(axis=1, kind="stable") + starts).ravel().tolist()
+            if len(self._ticks) > 2:
+                self._ticks.popitem(last=False)
+        return self._ticks[chunk]
 
     def places(self, slot: int) -> Iterator[Place]:
         """The sample of a slot, then those that may fill it if it cannot be read."""
@@ -208,6 +268,13 @@ def slot_seed(seed: int, slot: int) -> int:
         x = (x ^ x >> 27) * 0x94D049BB133111EB & _MASK
         x ^= x >> 31
     return x >> 1
+
+
+def _spread(count: int, factor: int) -> list[int]:
+    """A permutation of range(count) whose neighbours lie far apart: the ranks of multiples of the golden ratio."""
+    heights = [i * factor * 0x9E3779B97F4A7C15 & _MASK for i in range(count)]
+    ranks = {number: rank for rank, number in enumerate(sorted(range(count), key=heights.__getitem__))}
+    return [ranks[number] for number in range(count)]
 
 
 def _draw(key: tuple[int, int, int], count: tuple[int, int, int], n: int) -> np.ndarray:

@@ -6,25 +6,26 @@ training is computed (`order.py`), the index gives the place of each sample, so 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import numpy as np
 
-from datamodules.cache import ShardCache, is_remote
-from datamodules.shardindex import ShardError, ShardIndex, write_atomically
-from mmtok.schema import ConfigError, parse, to_plain
+from datamodules import remote
+from datamodules.cache import ShardCache
+from datamodules.manifest import Manifest, find_manifest, remote_manifest
+from datamodules.remote import is_remote
+from datamodules.shardindex import ShardError, ShardIndex
 
-MANIFEST = "manifest.json"
-FORMAT = "mmtok-shards-1"
 MAX_OPEN = 128
 """Tars, each with its mapped index, held open by one process: well under the usual limit of 1,024 files."""
+IDLE = 4096
+"""Samples read without one of a remote shard, after which it is closed: while open, it stays in the cache."""
 
 
 class Sample(NamedTuple):
@@ -34,132 +35,69 @@ class Sample(NamedTuple):
     """Extension (without the dot) -> content."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shard:
-    """One tar of a set."""
-
-    name: str
-    """Unique in the set. The index is NAME.idx beside the manifest, and so is NAME.tar unless `url` says otherwise."""
-    samples: int
-    bytes: int | None = None
-    """Size of the tar; None where it is remote and was never read."""
-    sha256: str | None = None
-    url: str | None = None
-    """Where the tar is, if not beside the manifest: a path (relative to it), an http(s) or a `pipe:` address."""
-
-    def __post_init__(self) -> None:
-        if not self.name or self.name.startswith(".") or any(c in self.name for c in "/\\\0"):
-            raise ValueError(f"shard name {self.name!r} must be a plain file name")
-        if self.samples < 0:
-            raise ValueError(f"shard {self.name}: samples={self.samples} cannot be negative")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """What a shard set holds, and from where."""
-
-    kind: str
-    """"images", "audio", "text" or "vectors"."""
-    split: str = ""
-    """"train", "val" or "test"; empty where nobody said."""
-    extensions: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()
-    """Names of the classes; a sample's `cls` member is a number into it."""
-    source: str = ""
-    licence: str = ""
-    provenance: dict[str, Any] = field(default_factory=dict)
-    """Versions, hashes and options that made it."""
-    shards: tuple[Shard, ...] = ()
-    format: str = FORMAT
-
-    def __post_init__(self) -> None:
-        if self.format != FORMAT:
-            raise ValueError(f"format={self.format!r} is not {FORMAT!r}: it was written by another version of mmtok")
-        names = Counter(shard.name for shard in self.shards)
-        if len(names) < len(self.shards):
-            raise ValueError(f"shard names repeat: {[name for name, count in names.most_common(5) if count > 1]}")
-
-    @property
-    def samples(self) -> int:
-        """Samples of the whole set."""
-        return sum(shard.samples for shard in self.shards)
-
-    @property
-    def fingerprint(self) -> str:
-        """What the order depends on: names and counts of the shards. A resumed run must find the same."""
-        text = "".join(f"{shard.name}:{shard.samples}\n" for shard in self.shards)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def save(self, folder: Path) -> None:
-        """Write `manifest.json`, whole or not at all."""
-        plain = {"format": self.format, "samples": self.samples} | to_plain(self)
-        plain["shards"] = [{key: value for key, value in one.items() if value is not None} for one in plain["shards"]]
-        write_atomically(folder / MANIFEST, (json.dumps(plain, indent=1, ensure_ascii=False) + "\n").encode())
-
-    @classmethod
-    def load(cls, path: Path) -> Manifest:
-        """Read a manifest.
-
-        Raises:
-            ShardError: it is missing, damaged or of another version.
-        """
-        try:
-            plain = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ShardError(f"{path} cannot be read as a manifest: {error}") from error
-        if isinstance(plain, dict):
-            plain.pop("samples", None)  # for the reader of the file; the shards say it
-        try:
-            return parse(cls, plain, label="manifest.json")
-        except ConfigError as error:
-            raise ShardError(f"{path}: {error}") from error
-
-
 class _Open(NamedTuple):
     fd: int
     places: ShardIndex
+    leased: bool
+    """Whether it holds a place in the node's cache."""
 
 
 class ShardSet:
     """A shard set opened for reading by position. Safe to fork and to pickle: files are opened where they are read."""
 
-    def __init__(self, folder: Path, manifest: Manifest, cache: ShardCache | None = None) -> None:
-        self.folder = folder
+    def __init__(self, home: str | Path, manifest: Manifest, cache: ShardCache | None = None) -> None:
+        self.home = str(home)
+        """Folder or address of the manifest."""
         self.manifest = manifest
         self.cache = cache or ShardCache()
         self.counts = np.array([shard.samples for shard in manifest.shards], dtype=np.int64)
         """(shards,) samples of each."""
         self._open: OrderedDict[int, _Open] = OrderedDict()
         self._broken: dict[int, str] = {}
+        self._reads = 0
+        self._read_at: dict[int, int] = {}
 
     @classmethod
-    def open(cls, path: str | Path, *, cache_dir: str | Path | None = None, allow_pipe: bool = False) -> ShardSet:
-        """Open a set by its folder or its manifest; no tar is touched yet.
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        cache_dir: str | Path | None = None,
+        cache_bytes: int | None = None,
+        allow_pipe: bool = False,
+    ) -> ShardSet:
+        """Open a set by its folder or its manifest, at a path or an address; no tar is touched yet.
+
+        Args:
+            path: where the set is.
+            cache_dir: folder for remote shards.
+            cache_bytes: most bytes in it.
+            allow_pipe: permit `pipe:` addresses in the manifest.
 
         Raises:
             ShardError: there is no shard set, or it is empty or damaged.
+            UnreachableError: its address does not answer.
         """
-        path = Path(path).expanduser()
-        manifest_path = path if path.name.endswith(".json") else path / MANIFEST
-        if not manifest_path.is_file():
-            within = sorted(str(found.parent) for found in path.glob(f"*/{MANIFEST}"))
-            if within:
-                raise ShardError(f"{path} is no shard set, but holds some. Name one: {', '.join(within)}.")
-            tars = any(path.glob("*.tar")) if path.is_dir() else False
-            # `build` makes the folders train/, val/ and test/ itself, `index` any.
-            out = path.parent if path.name in ("train", "val", "test") else path
-            remedy = f"mmtok shards index '{path}/*.tar'" if tars else f"mmtok shards build SOURCE -o {out}"
-            raise ShardError(f"{path} is no shard set: {manifest_path} does not exist. Make it with: {remedy}")
-        manifest = Manifest.load(manifest_path)
+        cache = ShardCache(cache_dir, limit_bytes=cache_bytes, allow_pipe=allow_pipe)
+        if is_remote(str(path)):
+            home, manifest = remote_manifest(str(path))
+        else:
+            found = find_manifest(Path(path).expanduser())
+            home, manifest = str(found.parent), Manifest.load(found)
         if not manifest.samples:
-            raise ShardError(f"{manifest_path} lists no samples.")
-        return cls(manifest_path.parent, manifest, ShardCache(cache_dir, allow_pipe=allow_pipe))
+            raise ShardError(f"{remote.shown(str(path))}: the manifest lists no samples.")
+        return cls(home, manifest, cache)
+
+    def name(self, parts: int = 1) -> str:
+        """The last parts of its folder or address, as a name for files and figures."""
+        path = urlsplit(self.home).path if is_remote(self.home) else str(Path(self.home).resolve())
+        return "-".join([part for part in path.split("/") if part][-parts:]) or "set"
 
     def __len__(self) -> int:
         return int(self.counts.sum())
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open": OrderedDict(), "_broken": {}}
+        return self.__dict__ | {"_open": OrderedDict(), "_broken": {}, "_read_at": {}, "_reads": 0}
 
     def read(self, shard: int, sample: int, extensions: Collection[str] | None = None) -> Sample:
         """One sample, read from its place in the tar.
@@ -172,7 +110,9 @@ class ShardSet:
         Raises:
             ShardError: the shard cannot be used, or does not hold what the manifest says.
         """
-        fd, index = self._shard(shard)
+        fd, index, _ = self._shard(shard)
+        self._reads += 1
+        self._read_at[shard] = self._reads
         if sample >= len(index):
             name, said = self.manifest.shards[shard].name, self.manifest.shards[shard].samples
             raise ShardError(f"shard {name} holds {len(index)} samples, its manifest says {said}")
@@ -192,15 +132,39 @@ class ShardSet:
             return f"#{sample}"
 
     def tar_path(self, shard: int) -> str:
-        """Path or address of a shard's tar."""
-        entry = self.manifest.shards[shard]
-        if entry.url is None:
-            return str(self.folder / f"{entry.name}.tar")
-        return entry.url if is_remote(entry.url) else str(self.folder / entry.url)
+        """Path or address of a shard's tar.
 
-    def index_path(self, shard: int) -> Path:
-        """Where the index of a shard is written."""
-        return self.folder / f"{self.manifest.shards[shard].name}.idx"
+        Raises:
+            ShardError: a manifest from elsewhere names a file of this machine.
+        """
+        entry = self.manifest.shards[shard]
+        url = entry.url or f"{entry.name}.tar"
+        if not is_remote(self.home):
+            return url if is_remote(url) else str(Path(self.home) / url)
+        here = url.startswith(("/", "file:", "~")) and not self.home.startswith("file:")
+        if here or ".." in url.split("/"):
+            raise ShardError(f"{remote.shown(self.home)} names {url}, which leads out of the set. Index it again.")
+        return url if is_remote(url) else remote.join(self.home, url)
+
+    def index_path(self, shard: int) -> str:
+        """Path or address of a shard's index."""
+        name = f"{self.manifest.shards[shard].name}.idx"
+        return remote.join(self.home, name) if is_remote(self.home) else str(Path(self.home) / name)
+
+    def is_remote(self, shard: int) -> bool:
+        """Whether a shard is fetched through the cache."""
+        return is_remote(self.home) or is_remote(self.manifest.shards[shard].url or "")
+
+    @cached_property
+    def remote(self) -> bool:
+        """Whether any shard is."""
+        return any(map(self.is_remote, range(len(self.manifest.shards))))
+
+    def prefetch(self, shard: int) -> None:
+        """Fetch a remote shard that will be needed, unless it is here or on its way."""
+        if shard not in self._open and shard not in self._broken:
+            entry = self.manifest.shards[shard]
+            self.cache.prefetch(self.tar_path(shard), entry.bytes, entry.sha256)
 
     def close(self) -> None:
         """Close all tars."""
@@ -228,26 +192,42 @@ class ShardSet:
         return opened
 
     def _open_shard(self, shard: int) -> _Open:
-        entry, where = self.manifest.shards[shard], self.tar_path(shard)
-        path, index_path = Path(where), self.index_path(shard)
-        if is_remote(where):
-            path = self.cache.fetch(where, entry.bytes, entry.sha256)
-            if not index_path.exists():  # a remote shard may be listed by its count alone
-                index_path = self.cache.index(path)
-        index = ShardIndex.open(index_path)
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        size = os.fstat(fd).st_size
-        if size != index.tar_bytes:
+        entry, where, index_path = self.manifest.shards[shard], self.tar_path(shard), self.index_path(shard)
+        leased = self.is_remote(shard)
+        if leased:
+            self._close_idle()
+            path, fd = self.cache.lease(where, entry.bytes, entry.sha256)
+        else:
+            path, fd = Path(where), os.open(where, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            # A remote shard may be listed by its count alone.
+            if is_remote(index_path) or (leased and not Path(index_path).exists()):
+                index_path = str(self.cache.index(path, index_path if is_remote(index_path) else None))
+            index, size = ShardIndex.open(Path(index_path)), os.fstat(fd).st_size
+            if size != index.tar_bytes:
+                what = f"{remote.shown(where)} has {size} bytes, its index {index.tar_bytes}"
+                raise ShardError(f"{what}. Check: mmtok shards verify")
+        except BaseException:
             os.close(fd)
-            raise ShardError(f"{where} has {size} bytes, its index {index.tar_bytes}. Check: mmtok shards verify")
-        return _Open(fd, index)
+            raise
+        return _Open(fd, index, leased)
+
+    def _close_idle(self) -> None:
+        """Close remote shards that the stream has left behind, so that the cache may drop them."""
+        left = [
+            shard
+            for shard, opened in self._open.items()
+            if opened.leased and self._reads - self._read_at.get(shard, 0) > IDLE
+        ]
+        for shard in left:
+            os.close(self._open.pop(shard).fd)
 
     def info(self) -> Mapping[str, Any]:
         """What `mmtok shards info` prints."""
         m = self.manifest
         known = [shard.bytes for shard in m.shards if shard.bytes is not None]
         return {
-            "folder": str(self.folder),
+            "folder": remote.shown(self.home),
             "kind": m.kind,
             "split": m.split or "not said",
             "samples": m.samples,
@@ -255,7 +235,7 @@ class ShardSet:
             "bytes": sum(known),
             "shards of unknown size": len(m.shards) - len(known),
             "shards without sha256": sum(shard.sha256 is None for shard in m.shards),
-            "remote shards": sum(is_remote(shard.url or "") for shard in m.shards),
+            "remote shards": sum(map(self.is_remote, range(len(m.shards)))),
             "extensions": ", ".join(m.extensions),
             "classes": len(m.classes),
             "source": m.source,

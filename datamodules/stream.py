@@ -10,137 +10,19 @@ import os
 import signal
 import threading
 from bisect import bisect_right
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 import webdataset
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from datamodules.ahead import Ahead
 from datamodules.base import DataConfig
-from datamodules.order import BatchPlan, Place, StreamOrder, slot_seed
-from datamodules.shards import Sample, ShardError, ShardSet
-
-WINDOW = 4096
-"""Samples over which the share of bad ones is taken."""
-ENOUGH = 256
-"""Samples seen before a share says anything: one bad sample of the first three must not stop a run."""
-
-
-class SlotSample(NamedTuple):
-    """What a decode function is given."""
-
-    key: str
-    members: dict[str, bytes]
-    """Extension -> content."""
-    seed: int
-    """For augmentation: depends on the run's seed and the slot, not on ranks, workers or restarts."""
-    slot: int
-    """Global position in the stream; for validation, position in the set."""
-    set: int = 0
-    """Number of the shard set in the mixture."""
-
-
-class BadSample(NamedTuple):
-    """A sample that could not be used."""
-
-    shard: str
-    key: str
-    reason: str
-
-
-class BadDataError(ValueError):
-    """Too many samples cannot be read."""
-
-
-Decode = Callable[[SlotSample], Any]
-"""Bytes to one item; raises ShardError (or its subclass DecodeError) for a sample that cannot be used."""
-Collate = Callable[[list[Any]], dict[str, Any]]
-"""Items to a batch. The stream adds "bad": list[BadSample] to it."""
-
-
-@dataclass
-class BadCount:
-    """Counts bad samples of one worker, and stops the run when they are too many."""
-
-    limit: float
-    seen: int = 0
-    last: BadSample | None = None
-    _window: deque[bool] = field(default_factory=lambda: deque(maxlen=WINDOW))
-    _bad: int = 0
-
-    def add(self, bad: BadSample | None) -> None:
-        """Take note of one slot: what was wrong with its own sample, or None.
-
-        Raises:
-            BadDataError: more than `limit` of the latest samples were bad.
-        """
-        if len(self._window) == WINDOW:
-            self._bad -= self._window[0]
-        self._window.append(bad is not None)
-        self._bad += bad is not None
-        self.last = bad or self.last
-        seen = len(self._window)
-        # More bad ones than a full window may hold need no further wait.
-        if (seen >= ENOUGH or self._bad > ENOUGH * self.limit + 16) and self._bad > self.limit * seen:
-            assert self.last is not None
-            raise BadDataError(
-                f"{self._bad} of the last {seen} samples cannot be read ({self._bad / seen:.1%}, data.max_bad_fraction="
-                f"{self.limit:.1%}). The last: {self.last.key} in {self.last.shard}: {self.last.reason}. "
-                "Look at all: mmtok shards verify."
-            )
-
-
-class Reader:
-    """Stage: places in the order -> decoded items. The next good sample of its block fills a bad one's slot."""
-
-    def __init__(
-        self,
-        sets: Sequence[ShardSet],
-        decode: Decode,
-        *,
-        seed: int,
-        max_bad_fraction: float,
-        extensions: Collection[str] | None = None,
-    ) -> None:
-        self.sets = tuple(sets)
-        self.decode = decode
-        self.seed = seed
-        self.extensions = extensions
-        self.count = BadCount(max_bad_fraction)
-
-    def read(self, slot: int, places: Iterator[Place]) -> tuple[Any, BadSample | None]:
-        """The item of a slot, and what was wrong with the slot's own sample.
-
-        Raises:
-            BadDataError: no sample of the block can be read, or too many were bad.
-        """
-        own: BadSample | None = None
-        for tried, place in enumerate(places):
-            item, bad = self.attempt(slot, place)
-            if tried == 0:
-                own = bad
-                self.count.add(bad)
-            if bad is None:
-                return item, own
-        assert own is not None
-        raise BadDataError(
-            f"no sample of a whole block of data.shuffle can be read. {own.key} in {own.shard}: {own.reason}. "
-            "Look at all: mmtok shards verify."
-        )
-
-    def attempt(self, slot: int, place: Place) -> tuple[Any, BadSample | None]:
-        """(item, None), or (None, what is wrong with it)."""
-        source = self.sets[place.set]
-        try:
-            sample: Sample = source.read(place.shard, place.sample, self.extensions)
-            return self.decode(SlotSample(*sample, slot_seed(self.seed, slot), slot, place.set)), None
-        except (ShardError, OSError) as error:
-            name = source.manifest.shards[place.shard].name
-            return None, BadSample(name, source.key(place.shard, place.sample), str(error))
+from datamodules.order import BatchPlan, Place, StreamOrder
+from datamodules.reader import BadSample, Collate, Decode, Reader
+from datamodules.shards import ShardSet
 
 
 class BatchStream(webdataset.DataPipeline):
@@ -186,25 +68,39 @@ class BatchStream(webdataset.DataPipeline):
         self.start_update = start_update
         self.reader = Reader(sets, decode, seed=seed, max_bad_fraction=config.max_bad_fraction, extensions=extensions)
         self.collate = collate
+        self.names = set_names(sets)
         super().__init__(self._slots, self._read)
 
     def _slots(self) -> Iterator[range]:
         """Stage: the slots of each micro batch of this worker."""
         worker, workers = _worker()
         micro_batch = self.start_update * self.plan.accumulate + worker
+        ahead = Ahead(self.reader.sets, self.order)
         while True:
-            yield self.plan.slots(micro_batch)
+            slots = self.plan.slots(micro_batch)
+            ahead.follow(slots[: self.order.streams])
+            yield slots
             micro_batch += workers
 
     def _read(self, source: Iterator[range]) -> Iterator[dict[str, Any]]:
         """Stage: slots -> a batch."""
         for slots in source:
             items, bads = zip(*(self.reader.read(slot, self.order.places(slot)) for slot in slots), strict=True)
-            yield self.collate(list(items)) | {"bad": [bad for bad in bads if bad]}
+            figures = self.reader.figures() | self._position(slots)
+            yield self.collate(list(items)) | {"bad": [bad for bad in bads if bad], "loader": figures}
+
+    def _position(self, slots: range) -> dict[str, float]:
+        """How far each set is read at the end of these slots, over all ranks: arithmetic, the same on each."""
+        found = {}
+        for name, order, samples in zip(self.names, self.order.sets, self.order.progress(slots[-1] + 1), strict=True):
+            found[f"data/epochs{name}"] = samples / (order.length * order.streams)
+            if name:
+                found[f"data/samples{name}"] = float(samples)
+        return found
 
 
 class ValStream(IterableDataset):
-    """The first samples of a set in their order: equally many batches of equal size on every rank.
+    """The first samples of each set in their order, set after set: equally many batches of equal size on every rank.
 
     Batches carry "valid", a list of bool that stays on the host: False for padding and for a sample that could not be
     read, whose place another takes. Sums over valid items, reduced over ranks, are exact for any world size.
@@ -212,7 +108,7 @@ class ValStream(IterableDataset):
 
     def __init__(
         self,
-        source: ShardSet,
+        sets: Sequence[ShardSet],
         config: DataConfig,
         decode: Decode,
         collate: Collate,
@@ -223,17 +119,17 @@ class ValStream(IterableDataset):
         extensions: Collection[str] | None = None,
     ) -> None:
         BatchPlan.check(world, world, rank)
-        self.samples = min(len(source), config.val_samples)
+        taken = [min(len(one), config.val_samples) for one in sets]
+        self.samples = sum(taken)
         if self.samples < 1:
             raise ValueError(f"data.val_samples={config.val_samples} leaves nothing to validate on.")
         self.rank, self.world = rank, world
-        self.ends = source.counts.cumsum().tolist()
+        self.firsts = [sum(taken[:i]) for i in range(len(taken))]
+        self.ends = [one.counts.cumsum().tolist() for one in sets]
         per_rank = -(-self.samples // world)
         self.batch_size = min(config.val_batch_size, per_rank)
         self.batches = -(-per_rank // self.batch_size)
-        self.reader = Reader(
-            [source], decode, seed=seed, max_bad_fraction=config.max_bad_fraction, extensions=extensions
-        )
+        self.reader = Reader(sets, decode, seed=seed, max_bad_fraction=config.max_bad_fraction, extensions=extensions)
         self.collate = collate
 
     def __len__(self) -> int:
@@ -256,8 +152,10 @@ class ValStream(IterableDataset):
     def _from(self, place: int) -> Iterator[Place]:
         for i in range(self.samples):
             number = (place + i) % self.samples
-            shard = bisect_right(self.ends, number)
-            yield Place(0, shard, number - (self.ends[shard - 1] if shard else 0))
+            which = bisect_right(self.firsts, number) - 1
+            ends, within = self.ends[which], number - self.firsts[which]
+            shard = bisect_right(ends, within)
+            yield Place(which, shard, within - (ends[shard - 1] if shard else 0))
 
 
 def only_valid(batch: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -271,10 +169,33 @@ def only_valid(batch: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**batch, **tensors, **lists}
 
 
+def open_set(path: str, config: DataConfig) -> ShardSet:
+    """A shard set with the cache that the configuration names."""
+    limit = None if config.cache_gb is None else int(config.cache_gb * 1e9)
+    return ShardSet.open(path, cache_dir=config.cache_dir, cache_bytes=limit, allow_pipe=config.allow_pipe)
+
+
 def open_sets(config: DataConfig) -> list[ShardSet]:
-    """The shard sets of `config.shards`."""
+    """The shard sets of `config.shards`.
+
+    Raises:
+        ValueError: they hold different kinds of sample.
+    """
     paths = [config.shards] if isinstance(config.shards, str) else [one.path for one in config.shards]
-    return [ShardSet.open(path, cache_dir=config.cache_dir, allow_pipe=config.allow_pipe) for path in paths]
+    sets = [open_set(path, config) for path in paths]
+    kinds = {path: one.manifest.kind for path, one in zip(paths, sets, strict=True)}
+    if len(set(kinds.values())) > 1:
+        said = ", ".join(f"{path} of {kind}" for path, kind in kinds.items())
+        raise ValueError(f"data.shards mixes different kinds of sample: {said}. Mix sets of one kind.")
+    return sets
+
+
+def set_names(sets: Sequence[ShardSet]) -> list[str]:
+    """What the sets of a mixture add to the names of their figures; nothing for a single one."""
+    if len(sets) == 1:
+        return [""]
+    names = [one.name(2) for one in sets]
+    return [f"/{name}" if names.count(name) == 1 else f"/{i}-{name}" for i, name in enumerate(names)]
 
 
 def stream_order(sets: Sequence[ShardSet], config: DataConfig, seed: int) -> StreamOrder:

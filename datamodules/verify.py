@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from datamodules.cache import is_remote
 from datamodules.decode import DecodeError, decode, image_extension, is_decodable, may_hold_code
+from datamodules.remote import is_remote, shown
 from datamodules.report import Category, ShardReport
 from datamodules.shardindex import ShardError, ShardIndex
 from datamodules.shards import ShardSet
@@ -32,7 +32,7 @@ def verify(
     Returns:
         What was found; `report.ok` says whether all is well.
     """
-    report = ShardReport(f"verify {shard_set.folder}")
+    report = ShardReport(f"verify {shown(shard_set.home)}")
     for shard in range(len(shard_set.manifest.shards)):
         report.shards += 1
         try:
@@ -46,7 +46,8 @@ def verify(
 
 def _check_shard(shards: ShardSet, number: int, sha256: bool, samples: int | None, report: ShardReport) -> None:
     entry, where = shards.manifest.shards[number], shards.tar_path(number)
-    tar = shards.cache.fetch(where, entry.bytes, entry.sha256) if is_remote(where) else Path(where)
+    fetched = shards.is_remote(number)
+    tar = shards.cache.fetch(where, entry.bytes, entry.sha256) if fetched else Path(where)
     size = tar.stat().st_size
     if entry.bytes is not None and size != entry.bytes:
         report.add(entry.name, "mismatch", "", f"the tar has {size:,} bytes, the manifest says {entry.bytes:,}")
@@ -67,9 +68,11 @@ def _check_shard(shards: ShardSet, number: int, sha256: bool, samples: int | Non
         found = len(scanned.samples)
         report.add(entry.name, "mismatch", "", f"the tar holds {found} samples, the manifest says {entry.samples}")
     index_path = shards.index_path(number)
-    # A remote shard may come without an index: the cache makes it of the tar that was fetched.
-    if index_path.exists() or not is_remote(where):
-        index = ShardIndex.open(index_path)
+    if is_remote(index_path):
+        index_path = str(shards.cache.index(tar, index_path))
+    # A remote shard may be listed without an index: the cache makes it of the tar that was fetched.
+    if not fetched or Path(index_path).exists():
+        index = ShardIndex.open(Path(index_path))
         if not index.same_places(scanned.index(size)):
             report.add(entry.name, "mismatch", "", "the index is not the tar's. Make it again: mmtok shards index")
         if index.tar_bytes != size:

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from datamodules.manifest import MANIFEST, Manifest, Shard
 from datamodules.shardindex import Members, ShardError, ShardIndex, write_atomically
-from datamodules.shards import MANIFEST, Manifest, Shard
 from datamodules.tarscan import BLOCK
 from mmtok.schema import to_plain
 

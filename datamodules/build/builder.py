@@ -16,7 +16,7 @@ from typing import Any
 from datamodules.build.names import open_source
 from datamodules.build.pictures import prepare
 from datamodules.build.source import Entry, Source, fraction_of
-from datamodules.shards import Manifest
+from datamodules.manifest import Manifest
 from datamodules.writer import ShardWriter
 from mmtok.schema import parse
 

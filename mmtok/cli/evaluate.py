@@ -138,10 +138,10 @@ class _Pictures:
             data = dataclasses.replace(data, val_shards=args.shards)
         self.data = data
         self.module: ShardDataModule = datamodules.build(data)
-        self.source = self.module.validation_set()
-        self.every = max(1, min(len(self.source), data.val_samples) // EXAMPLES)
+        self.sets = self.module.validation_sets()
+        self.every = max(1, sum(min(len(one), data.val_samples) for one in self.sets) // EXAMPLES)
         # Most sets are called 'val': another one must not write over the figures of the run's own.
-        self.name = "-".join(self.source.folder.resolve().parts[-2:]) if args.shards else self.source.folder.name
+        self.name = "+".join(one.name(2 if args.shards or len(self.sets) > 1 else 1) for one in self.sets)
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         from datamodules.stream import only_valid
@@ -150,9 +150,13 @@ class _Pictures:
 
     def notes(self) -> dict[str, Any]:
         """What changes a number."""
+        from datamodules.remote import shown
         from mmtok.schema import to_plain
 
         settings = {key: value for key, value in to_plain(self.data).items() if key in PREPROCESSING}
-        source = self.source
-        of = {"set": str(source.folder), "manifest": source.manifest.fingerprint, "of": len(source)}
+        of = {
+            "set": " + ".join(shown(one.home) for one in self.sets),
+            "manifest": "+".join(one.manifest.fingerprint for one in self.sets),
+            "of": sum(map(len, self.sets)),
+        }
         return {"data": of, "preprocessing": settings}

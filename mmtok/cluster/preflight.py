@@ -9,8 +9,8 @@ from typing import cast
 
 import torch
 
+from datamodules.manifest import MANIFEST
 from datamodules.order import BatchPlan
-from datamodules.shards import MANIFEST
 from mmtok.cluster.config import ClusterConfig
 from mmtok.config import RunConfig, differences, load_config
 from mmtok.losses.base import Loss, losses

@@ -11,7 +11,7 @@ from PIL import Image
 from datamodules.base import datamodules
 from datamodules.decode import DecodeError
 from datamodules.images import Images, ImagesConfig, cut_square
-from datamodules.stream import SlotSample
+from datamodules.reader import SlotSample
 from mmtok.schema import ConfigError
 
 CONFIG = ImagesConfig(shards="unused", image_size=32)

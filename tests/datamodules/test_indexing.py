@@ -147,7 +147,7 @@ def test_a_corrupt_tar_is_named_and_the_others_are_taken(tmp_path):
     ("urls", "message"),
     [
         (["pipe:cat x.tar"], "data.allow_pipe=true"),
-        (["s3://bucket/x.tar"], "no reader for 's3:'"),
+        (["ftp://host/x.tar"], "no reader for 'ftp:'"),
         (["http://127.0.0.1:9/{0..1}.tar"], "-o FOLDER"),
         ([], "no tar to index"),
         (["x/{0..1.tar"], "Unbalanced"),

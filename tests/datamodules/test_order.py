@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from datamodules.order import MIX_WINDOW, BatchPlan, StreamOrder, slot_seed
+from datamodules.order import AHEAD, MIX_WINDOW, BatchPlan, StreamOrder, slot_seed
 
 COUNTS = [100, 37, 250, 1, 80]
 
@@ -66,16 +66,69 @@ def test_seeking_far_needs_no_replay():
     assert stream.place(10**12 + 7) == StreamOrder([[10_000] * 40_000], streams=8).place(10**12 + 7)
 
 
-def test_mixture_shares_are_exact_and_each_set_is_read_without_gaps():
-    weights = [0.7, 0.2, 0.1]
-    mixed = order(counts=[[1000] * 3, [5000], [333]], weights=weights)
-    total = 8 * MIX_WINDOW * 3
-    located = [mixed.locate(slot) for slot in range(total)]
-    assert len(set(located)) == total
-    for number, weight in enumerate(weights):
-        slots = [slot for chosen, slot in located if chosen == number]
-        assert abs(len(slots) - weight * total) <= 8
-        assert max(slots) < len(slots) + 8
+MIXTURES = [[1, 1], [0.7, 0.2, 0.1], [3, 1], [0.01, 0.99], [8, 1, 1], [1, 2, 3, 4, 5, 6]]
+
+
+@pytest.mark.parametrize("weights", MIXTURES, ids=str)
+@pytest.mark.parametrize("streams", [1, 3, 8])
+def test_mixture_shares_hold_over_every_window_and_do_not_drift(weights, streams):
+    """Between any two slots each set has its share to within a few samples, however far into the run."""
+    mixed = order(counts=[[1000]] * len(weights), weights=weights, streams=streams)
+    for first in (0, 10**9 + 3):
+        chosen = np.array([mixed.locate(slot)[0] for slot in range(first, first + 4000)])
+        for number, weight in enumerate(weights):
+            share = weight / sum(weights)
+            ahead = np.cumsum(chosen == number) - share * np.arange(1, 4001)
+            assert np.ptp(ahead) < (3 if len(weights) == 2 else 4 * len(weights))
+            assert abs(mixed.progress(first)[number] - share * first) < 2 * len(weights)
+
+
+@pytest.mark.parametrize("weights", MIXTURES, ids=str)
+def test_each_set_of_a_mixture_is_read_without_gaps(weights):
+    """Every stream counts the slots of a set by itself: 0, 1, 2 ... of it, once each."""
+    mixed = order(counts=[[1000]] * len(weights), weights=weights)
+    located = [mixed.locate(slot) for slot in range(8 * 2 * MIX_WINDOW * 100)]
+    for number in range(len(weights)):
+        for stream in range(8):
+            own = sorted(slot // 8 for chosen, slot in located if chosen == number and slot % 8 == stream)
+            assert own == list(range(len(own)))
+
+
+@pytest.mark.parametrize("slot", [0, 1, 7, 8, 31, 32, 33, 1000, 12_345])
+def test_progress_is_what_was_read_before_a_slot(slot):
+    mixed = order(counts=[[1000]] * 3, weights=[0.7, 0.2, 0.1])
+    chosen = Counter(mixed.locate(before)[0] for before in range(slot))
+    assert mixed.progress(slot) == [chosen[number] for number in range(3)]
+    assert order().progress(slot) == [slot]
+
+
+def test_a_rank_that_sees_every_other_tick_of_a_stream_sees_all_sets():
+    """Twice as many ranks as streams: were a share of 1/2 every other tick, a rank would see one set alone."""
+    mixed = order(counts=[[1000], [1000]], streams=2)
+    of_rank = Counter(mixed.locate(slot)[0] for slot in range(3, 4000, 4))
+    assert 350 < of_rank[0] < 650
+
+
+def test_a_small_set_repeats_while_a_large_one_goes_on():
+    mixed = order(counts=[[40], [4000]], weights=[1, 1], streams=4)
+    seen = Counter(mixed.place(slot) for slot in range(1600))
+    small = {place.sample: count for place, count in seen.items() if place.set == 0}
+    assert len(small) == 40
+    assert set(small.values()) <= {19, 20, 21}
+    assert all(count == 1 for place, count in seen.items() if place.set == 1)
+
+
+@pytest.mark.parametrize("shuffle", [0, 16, 2000])
+def test_the_shards_of_a_stretch_are_those_that_are_read(shuffle):
+    counts = [300, 1200, 77, 2000, 900, 1, 1500]
+    one = order(counts=(counts,), shuffle=shuffle, streams=2).sets[0]
+    length = max(one.block, AHEAD)
+    for stream in (0, 1):
+        for number in range(5):
+            slots = [position * 2 + stream for position in range(number * length, (number + 1) * length)]
+            assert {one.stretch(slot) for slot in slots} == {(stream, number)}
+            read = {next(one.places(slot))[0] for slot in slots}
+            assert read <= set(one.shards_of(stream, number))
 
 
 def test_mixture_shares_do_not_follow_the_ranks():

@@ -9,8 +9,9 @@ import pytest
 
 from datamodules.base import DataConfig, WeightedSet
 from datamodules.decode import decode
+from datamodules.reader import ENOUGH, BadCount, BadDataError, BadSample
 from datamodules.shards import ShardSet
-from datamodules.stream import ENOUGH, BadCount, BadDataError, BadSample, BatchStream, ValStream, loader, open_sets
+from datamodules.stream import BatchStream, ValStream, loader, open_sets
 from datamodules.writer import ShardWriter
 
 SAMPLES = 203
@@ -186,7 +187,7 @@ def test_validation_gives_every_rank_equal_batches_and_each_sample_once(config, 
     config = replace(config, val_samples=50, val_batch_size=8)
     source, seen, shapes = ShardSet.open(config.shards), [], []
     for rank in range(world):
-        stream = ValStream(source, config, as_item, collate, seed=0, rank=rank, world=world)
+        stream = ValStream([source], config, as_item, collate, seed=0, rank=rank, world=world)
         batches = list(loader(stream, workers, context="fork"))
         assert len(batches) == len(stream)
         shapes.append([len(batch["key"]) for batch in batches])
@@ -198,6 +199,6 @@ def test_validation_gives_every_rank_equal_batches_and_each_sample_once(config, 
 def test_validation_leaves_bad_samples_out_and_says_so(tmp_path):
     path = write(tmp_path / "bad", bad={4, 9})
     config = DataConfig(shards=str(path), val_samples=60, val_batch_size=16, max_bad_fraction=0.1)
-    batches = list(ValStream(ShardSet.open(path), config, as_item, collate, seed=0, rank=0, world=1))
+    batches = list(ValStream([ShardSet.open(path)], config, as_item, collate, seed=0, rank=0, world=1))
     assert sum(sum(batch["valid"]) for batch in batches) == 58
     assert {one.key for batch in batches for one in batch["bad"]} == {"s0004", "s0009"}

@@ -10,7 +10,8 @@ import tarfile
 
 import pytest
 
-from datamodules.shards import Manifest, ShardError, ShardSet
+from datamodules.manifest import Manifest
+from datamodules.shards import ShardError, ShardSet
 from datamodules.writer import MAX_KEY, ShardWriter, clean_key
 
 OPTIONS = {"kind": "images", "split": "train", "classes": ("cat", "dog"), "samples_per_shard": 10}

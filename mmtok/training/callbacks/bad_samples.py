@@ -1,4 +1,4 @@
-"""Says which samples could not be read: the stream fills their slots, and nobody would know."""
+"""Logs what the loader did, and says which samples could not be read: their slots are filled, and nobody would know."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ SHOWN = 5
 
 
 class BadSamples(Callback):
-    """Logs `data/bad_share`, the share of slots whose own sample was bad, over all ranks; names the first rank's."""
+    """Logs `data/bad_share`, the share of slots whose own sample was bad, over all ranks; names the first rank's.
+
+    Beside it, what the stream says of itself with each batch: epochs of each set, seconds of reading and decoding, and
+    what the cache of remote shards did.
+    """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
@@ -24,7 +28,7 @@ class BadSamples(Callback):
         bad = batch.get("bad")
         if bad is None:
             return
-        pl_module.log_scalars({"data/bad_share": len(bad) / batch["x"].shape[0]})
+        pl_module.log_scalars({"data/bad_share": len(bad) / batch["x"].shape[0], **batch.get("loader", {})})
         for sample in bad:
             self.count += 1
             if self.count <= SHOWN and trainer.is_global_zero:
