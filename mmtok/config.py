@@ -88,7 +88,7 @@ class Loaded:
 # What a restart may change without being another experiment.
 RESTART_KEYS = (
     "trainer.devices", "trainer.num_nodes", "trainer.max_steps", "trainer.accelerator", "trainer.agree_every",
-    "data.workers", "checkpoint", "log", "run_dir", "data.cache_dir",
+    "data.workers", "checkpoint", "log", "run_dir", "data.cache_dir", "data.cache_gb",
 )  # fmt: skip
 
 
