@@ -178,5 +178,6 @@ class CheckpointConfig:
     """Updates between checkpoints; 0 saves by time and at the end only."""
     every_minutes: float = 30.0
     """Minutes between checkpoints, whichever comes first; 0 saves by steps and at the end only."""
-    keep: int = 1
-    """Checkpoints to keep besides `last.ckpt`, the newest ones; 0 keeps `last.ckpt` alone."""
+    keep: int = 2
+    """Newest checkpoints to keep as `step-N.ckpt`, `last.ckpt` being a second name of the newest: 2 leave one to fall
+    back to where that is damaged. 0 keeps `last.ckpt` alone."""

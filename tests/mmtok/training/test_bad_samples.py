@@ -1,20 +1,22 @@
 """A damaged sample in a real shard set: training goes on, says so, and refuses to resume over other shards."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from datamodules.shards import ShardSet
 from datamodules.writer import ShardWriter
+from mmtok.training.module import TokenizerModule
 from mmtok.training.run import train
 
 
 @pytest.fixture
 def shards(tmp_path):
-    def build(name: str, count: int):
+    def build(name: str, count: int, **sizes):
         for split in ("train", "val"):
-            with ShardWriter(tmp_path / name / split, kind="images", split=split) as writer:
+            with ShardWriter(tmp_path / name / split, kind="images", split=split, **sizes) as writer:
                 for i in range(count):
                     file = io.BytesIO()
                     Image.new("RGB", (8, 8), (i, 2 * i, 99)).save(file, "PNG")
@@ -47,3 +49,29 @@ def test_a_run_does_not_go_on_over_other_shards(tiny, shards):
     assert len(ShardSet.open(shards("b", 20))) == 20
     with pytest.raises(ValueError, match="no longer what the checkpoint was trained on"):
         train(config(tiny, path, trainer={"max_steps": 9}), say=lambda line: None)
+
+
+def test_a_shard_that_is_deleted_in_the_middle_of_an_epoch_is_named_and_the_run_goes_on_when_it_is_back(
+    tiny, shards, monkeypatch
+):
+    path = shards("c", 48, samples_per_shard=4)
+    blocks = {"trainer": {"max_steps": 6, "val_every": 0}, "checkpoint": {"every_steps": 1}}
+    settings = config(tiny, path, **blocks)
+    settings = replace(settings, data=replace(settings.data, streams=1, shuffle=4, max_bad_fraction=0.1))
+    update, tars = TokenizerModule._update, {tar: tar.read_bytes() for tar in path.glob("*.tar")}
+
+    def deleting(self, *args):
+        update(self, *args)
+        if self.trainer.global_step == 2:
+            for tar in tars:
+                tar.unlink(missing_ok=True)
+
+    lines: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(TokenizerModule, "_update", deleting)
+        with pytest.raises(ValueError, match=r"can be read\. .* in train-\d+: .*No such file.*mmtok shards verify"):
+            train(settings, say=lines.append)
+    for tar, content in tars.items():
+        tar.write_bytes(content)
+    train(settings, say=lines.append)
+    assert any(line.startswith("continuing") for line in lines)
