@@ -45,8 +45,10 @@ CASES: dict[str, dict[str, Any]] = {
     "gan-halves": {"quantizer": VQ, "adversary": GAN, "accumulate": 2},
     "gan-workers": {"quantizer": VQ, "adversary": GAN, "workers": 2},
     "gan-adaptive": {"quantizer": VQ, "adversary": GAN | {"adaptive": True, "lecam": 0.0}},
+    "gan-lpips": {"quantizer": VQ, "adversary": GAN, "lpips": True},
+    "gan-frozen": {"quantizer": VQ, "adversary": GAN, "freeze": ["encoder", "quantizer"]},
 }
-"""What a case sets of quantizer, adversary, accumulation and workers."""
+"""What a case sets of quantizer, adversary, LPIPS, frozen parts, accumulation and workers."""
 COUNTED = (STEPS - 4, STEPS - 3, STEPS - 2)
 """Updates whose collectives are counted: none of them logs, validates, saves, or asks the first rank's clock."""
 
@@ -55,17 +57,21 @@ def tree(case: str, world: int, out: Path, steps: int) -> dict[str, Any]:
     """A run of a second over the committed fixture. Of 9 validation samples the second rank's last batch has none."""
     settings = CASES[case]
     encoder = {"name": "conv2d", "channels": 8, "multipliers": [1, 1], "blocks": 1, "mid_blocks": 0}
-    data = {"image_size": 16, "batch_size": 8, "val_batch_size": 4, "val_samples": 9, "streams": 4}
+    size, loss = 16, {"pixel": {"name": "l2"}}
+    if settings.get("lpips"):  # with random weights, of which every machine has some
+        size, loss["perceptual"] = 32, {"name": "lpips", "net": "alex", "weights": str(backbone(out)), "weight": 0.1}
+    data = {"image_size": size, "batch_size": 8, "val_batch_size": 4, "val_samples": 9, "streams": 4}
     return {
-        "tokenizer": {"name": "image", "image_size": 16, "dim": 8, "encoder": encoder},
+        "tokenizer": {"name": "image", "image_size": size, "dim": 8, "encoder": encoder},
         "quantizer": settings["quantizer"],
-        "loss": {"pixel": {"name": "l2"}},
+        "loss": loss,
         "data": {
             "name": "images", "shards": str(out / "shards" / "train"), "workers": settings.get("workers", 0), **data,
         },
         "adversary": settings.get("adversary"),
         # Without this eps Adam makes a full step of a gradient that is nothing but rounding.
-        "optim": {"lr": 1e-3, "eps": 1e-3, "clip": 1.0, "ema": 0.9, "schedule": "cosine", "warmup_steps": 3},
+        "optim": {"lr": 1e-3, "eps": 1e-3, "clip": 1.0, "ema": 0.9, "schedule": "cosine", "warmup_steps": 3}
+        | {"freeze": settings.get("freeze", [])},
         "trainer": {
             "max_steps": steps, "accelerator": "cpu", "devices": world, "threads": 1,
             "accumulate": settings.get("accumulate", 1), "val_every": 5,
@@ -74,6 +80,21 @@ def tree(case: str, world: int, out: Path, steps: int) -> dict[str, Any]:
         "log": {"every_steps": 5, "usage_every_steps": 5, "tensorboard": False, "media_every_steps": 5},
         "run_dir": str(out / f"{case}-{world}"),
     }  # fmt: skip
+
+
+def backbone(out: Path) -> Path:
+    """An AlexNet nobody trained."""
+    from safetensors.torch import save_file
+    from torchvision.models import alexnet
+
+    path = out / "alexnet.safetensors"
+    if not path.is_file():
+        torch.manual_seed(0)
+        state = alexnet(weights=None).features.state_dict(prefix="features.")
+        draft = path.with_suffix(f".{os.getpid()}")  # several ranks come here at once
+        save_file(state, draft)
+        os.replace(draft, path)
+    return path
 
 
 class Collectives:

@@ -139,8 +139,11 @@ def quantizers(setting: Setting) -> dict[str, Any]:
         result = run_case(case, 2 if setting.dry else 10, setting.device.type, 1)
         took = result["seconds"]["ours"]
         # What no exact search can avoid: every latent against every code; latents, codes and values moved once.
-        flops = 2.0 * case.rows * case.codes * case.dim * case.depth if case.kind in ("vq", "rq") else None
-        moved = 4.0 * case.dim * (2 * case.rows + case.codes) * case.depth
+        searches = case.kind in ("vq", "rq")
+        flops = 2.0 * case.rows * case.codes * case.dim * case.depth if searches else None
+        if case.kind == "lfq":  # its mean distribution over the codes is one product of two tables of the root's size
+            flops = 2.0 * case.rows * case.codes
+        moved = 4.0 * (2 * case.rows * case.dim + (case.codes * case.dim if searches else 0)) * case.depth
         result["flops_per_second"] = flops / took if flops else None
         result["bytes_per_second"] = moved / took
         result["share_of_fp32_matmul"] = flops / took / limits["fp32_flops_per_second"] if flops and limits else None
@@ -182,7 +185,7 @@ def tests(setting: Setting) -> dict[str, Any]:
 
 
 def training(setting: Setting) -> dict[str, Any]:
-    """Ten minutes of `image/vqgan` at 128 px, cut to fit, with its curve and its reconstructions."""
+    """Up to ten minutes of `image/vqgan` at 128 px, as the time left allows: its curve and its reconstructions."""
     minutes = min(10.0, setting.minutes - 2)
     folder = fresh(setting.out / "work" / "train")
     small = (
@@ -203,7 +206,8 @@ def training(setting: Setting) -> dict[str, Any]:
     subprocess.run(words, check=True)
     curve = [{key: row[key] for key in ("step", "val/psnr", "val/ssim")} for row in rows if row.get("val/psnr")]
     return {
-        "settings": [*small, *late], "steps": steps, "seconds": time.monotonic() - started, "curve": curve,
+        "settings": [*small, *late], "perceptual": config.loss.get("perceptual") is not None,
+        "steps": steps, "seconds": time.monotonic() - started, "curve": curve,
         "evaluation": json.loads(report.read_text())["metrics"],
     }  # fmt: skip
 

@@ -31,6 +31,29 @@ def test_the_search_is_exact_whatever_is_set_for_matmuls():
         assert (nearest(x, codes) == exact).float().mean() > 0.9999
 
 
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_no_step_between_two_lines_of_the_log_waits_for_the_device(tmp_path, monkeypatch, adaptive):
+    from datamodules.build import build_shards
+    from mmtok.config import load_config
+    from mmtok.training.module import TokenizerModule
+    from mmtok.training.run import train
+
+    def watch(module, batch, batch_idx):
+        quiet = module.trainer.global_step in (5, 6, 7)
+        torch.cuda.set_sync_debug_mode("error" if quiet else "default")
+
+    monkeypatch.setattr(TokenizerModule, "on_train_batch_start", watch)
+    build_shards("fixture", tmp_path / "shards")
+    settings = [f"data.shards={tmp_path / 'shards' / 'train'}", f"run_dir={tmp_path / 'run'}", "trainer.max_steps=10"]
+    settings += ["trainer.accelerator=gpu", "trainer.val_every=10", "log.every_steps=10", "log.usage_every_steps=10"]
+    settings += ["adversary.lecam=0.01", f"adversary.adaptive={str(adaptive).lower()}", "checkpoint.every_steps=10"]
+    settings += ["adversary.start=0", "adversary.lead=0", "loss.perceptual=null"]
+    try:
+        train(load_config(["image/vqgan_cifar"], settings).config, say=lambda line: None)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_run_trains_in_bfloat16(tmp_path, compiled):
     from datamodules.build import build_shards
