@@ -39,7 +39,7 @@ MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 ReturnToService=2
-SlurmdTimeout=10
+SlurmdTimeout=30
 KillWait=20
 JobRequeue=1
 AccountingStorageType=accounting_storage/none
@@ -113,7 +113,10 @@ class Lab:
 
         def there() -> bool:
             fields = self.job(job)
-            if fields.get("JobState") == "PENDING" and fields.get("Reason") == "BeginTime" and state != "PENDING":
+            held = fields.get("JobState") == "PENDING" and fields.get("Reason") == "BeginTime" and state != "PENDING"
+            # Not before the last process of the start before is gone: its step has the same number, and on a busy
+            # machine a kill that was meant for it came a minute late and hit the new one.
+            if held and not any(f"SLURM_JOB_ID={job}" in environment for _, environment in self._processes()):
                 self.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
             return fields.get("JobState") == state
 
