@@ -100,9 +100,10 @@ class ScalarBuffer:
             weight: what they count for in the mean (samples behind them, say).
         """
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-        for name in values.keys() - tensors.keys():
-            total, count = self._host.get(name, (0.0, 0.0))
-            self._host[name] = (total + float(values[name]) * weight, count + weight)
+        for name, value in values.items():  # in their order, which is every rank's; a set's differs between processes
+            if name not in tensors:
+                total, count = self._host.get(name, (0.0, 0.0))
+                self._host[name] = (total + float(value) * weight, count + weight)
         if not tensors:
             return
         # Names that come together stay together: one stack and one addition a call, not one a scalar.
