@@ -1,7 +1,8 @@
 """The order table: equal hashes of the global batches whatever the world size and the workers.
 
-`python -m benchmarks.order [SHARDS] [--updates 20] [--resume 7]`; without a set, a small one is made. Each row reads
-samples through DataLoader workers, one stream a rank, and hashes the keys, seeds and bytes of each update.
+`python -m benchmarks.order [SHARDS] [--updates 20] [--resume 7]`; without a set, a mixture of two small ones, 3 : 1, is
+made. Each row reads samples through DataLoader workers, one stream a rank, and hashes the keys, seeds and bytes of each
+update. World 16 does not divide the 8 streams: its ranks read each other's streams, and the batches are still the same.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from datamodules.base import DataConfig
+from datamodules.base import DataConfig, WeightedSet
 from datamodules.reader import SlotSample
 from datamodules.stream import BatchStream, loader, open_sets
 from datamodules.writer import ShardWriter
 
-SETTINGS = ((1, 0), (1, 3), (2, 1), (4, 2))
+SETTINGS = ((1, 0), (1, 3), (2, 1), (4, 2), (16, 0))
 """(world, workers)."""
 
 
@@ -50,18 +51,21 @@ def hashes(config: DataConfig, world: int, workers: int, updates: int, start: in
     return joined
 
 
-def synthetic(folder: Path) -> str:
-    """A set of 1,000 samples in 10 shards."""
-    with ShardWriter(folder, kind="text", samples_per_shard=100) as writer:
-        for i in range(1000):
-            writer.add(f"{i:04d}", {"txt": str(i).encode()})
-    return str(folder)
+def synthetic(folder: Path) -> tuple[WeightedSet, ...]:
+    """A mixture: 1,000 samples in 10 shards and 200 in 2, which come round more often."""
+    sets = []
+    for name, samples, weight in (("large", 1000, 3), ("small", 200, 1)):
+        with ShardWriter(folder / name, kind="text", samples_per_shard=100) as writer:
+            for i in range(samples):
+                writer.add(f"{name}{i:04d}", {"txt": str(i).encode()})
+        sets.append(WeightedSet(path=str(folder / name), weight=weight))
+    return tuple(sets)
 
 
 def main() -> int:
     """Print the table; the exit status says whether all rows agree."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("shards", nargs="?", help="a shard set; by default a synthetic one")
+    parser.add_argument("shards", nargs="?", help="a shard set; by default a synthetic mixture")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--updates", type=int, default=20)
     parser.add_argument("--resume", type=int, default=7, help="update at which a second row of each setting starts")
@@ -70,8 +74,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = args.shards or synthetic(Path(folder) / "set")
         config = DataConfig(shards=path, batch_size=args.batch_size)
-        first = open_sets(config)[0]
-        print(f"{len(first):,} samples, {len(first.counts)} shards, batch {args.batch_size}, {args.updates} updates\n")
+        sets = " + ".join(f"{len(one):,} samples in {len(one.counts)} shards" for one in open_sets(config))
+        print(f"{sets}, batch {args.batch_size}, {args.updates} updates\n")
         print(f"| world | workers | from update | update 0 | last update | updates from {args.resume} on |")
         print("|---|---|---|---|---|---|")
         rows = {0: set[str](), args.resume: set[str]()}
