@@ -45,7 +45,8 @@ CASES: dict[str, dict[str, Any]] = {
     "gan-halves": {"quantizer": VQ, "adversary": GAN, "accumulate": 2},
     "gan-workers": {"quantizer": VQ, "adversary": GAN, "workers": 2},
     "gan-adaptive": {"quantizer": VQ, "adversary": GAN | {"adaptive": True, "lecam": 0.0}},
-    "gan-lpips": {"quantizer": VQ, "adversary": GAN, "lpips": True},
+    # Plain codes: among so many latents a restart falls on another one by rounding.
+    "gan-lpips": {"quantizer": {"name": "vq", "codebook_size": 32}, "adversary": GAN, "lpips": True},
     "gan-frozen": {"quantizer": VQ, "adversary": GAN, "freeze": ["encoder", "quantizer"]},
 }
 """What a case sets of quantizer, adversary, LPIPS, frozen parts, accumulation and workers."""
