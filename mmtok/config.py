@@ -121,9 +121,7 @@ def load_config(layers: Sequence[str], overrides: Sequence[str] = ()) -> Loaded:
     return Loaded(config, tuple(dropped))
 
 
-def merge_layers(
-    layers: Sequence[str], overrides: Sequence[str] = (), stale: set[str] | None = None
-) -> dict[str, Any]:
+def merge_layers(layers: Sequence[str], overrides: Sequence[str] = (), stale: set[str] | None = None) -> dict[str, Any]:
     """YAML files, left to right, then "key.path=value", as one tree; nothing is checked.
 
     Args:
