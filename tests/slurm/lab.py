@@ -111,12 +111,17 @@ class Lab:
     def wait_for(self, job: str, state: str, seconds: float = 400) -> dict[str, str]:
         """Until a job is in a state; a requeued one is not left to wait its two minutes."""
 
+        seen: list[float] = []
+
         def there() -> bool:
             fields = self.job(job)
             held = fields.get("JobState") == "PENDING" and fields.get("Reason") == "BeginTime" and state != "PENDING"
-            # Not before the last process of the start before is gone: its step has the same number, and on a busy
-            # machine a kill that was meant for it came a minute late and hit the new one.
-            if held and not any(f"SLURM_JOB_ID={job}" in environment for _, environment in self._processes()):
+            if held and not seen:
+                seen.append(time.monotonic())
+            # Not at once: a credential that was revoked in the same second ends the new start, and on a busy machine a
+            # kill that was meant for the step before, which has the same number, came a minute late.
+            gone = not any(f"SLURM_JOB_ID={job}" in environment for _, environment in self._processes())
+            if held and gone and time.monotonic() - seen[0] > 10:
                 self.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
             return fields.get("JobState") == state
 
