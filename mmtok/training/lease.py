@@ -211,12 +211,16 @@ def holding(run_dir: Path, first: bool) -> Iterator[Lease | None]:
     if not first:
         yield None
         return
+    absent = [folder for folder in run_dir.parents if not folder.exists()]
     lease = Lease(run_dir)
     lease.acquire()
     try:
         yield lease
     finally:
         lease.release()
+        for folder in absent:  # what was refused before it began leaves nothing, not even folders around it
+            with suppress(OSError):
+                folder.rmdir()
 
 
 @contextmanager

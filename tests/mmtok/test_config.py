@@ -59,7 +59,7 @@ def test_fields_the_new_class_shares_are_kept(base):
         (["trainr.max_steps=3"], "trainr is no field of the configuration. Did you mean trainer?"),
         (["trainer.max_steps=3.5"], "trainer.max_steps must be an int, got 3.5."),
         (["trainer.max_steps=0"], "trainer.max_steps=0 must be at least 1."),
-        (["trainer.precision=16-mixed"], "trainer.precision cannot be '16-mixed'"),
+        (["trainer.precision=16-mixed"], "trainer.precision=16-mixed scales the loss"),
         (["optim.lr"], "'optim.lr' is no key=value"),
         (["loss.pixel.name=l3"], "there is no loss 'l3'."),
         (["data.image_size=${nothing.here}"], "a reference cannot be resolved"),

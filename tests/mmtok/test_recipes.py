@@ -11,7 +11,7 @@ from mmtok.training.adversary import Adversary
 FOLDERS = ("image/", "audio/", "text/", "vector/")
 RECIPES = [name for name in recipe_names() if name.startswith(FOLDERS)]
 PRESETS = [name for name in recipe_names() if name.startswith("quantizer/")]
-LAYERS = [name for name in recipe_names() if name not in RECIPES]
+LAYERS = [name for name in recipe_names() if name not in RECIPES and not name.startswith("cluster/")]
 
 
 def build(*layers):

@@ -92,7 +92,7 @@ def test_a_recipe_lacks_the_weights_of_its_losses(monkeypatch, tmp_path):
         "loss: {seen: {name: lpips, net: alex}, named: {name: classifier, net: resnet50}, pixel: {name: l2}}\n"
         f"data: {{name: images, shards: {tmp_path}}}\n"
     )
-    seen, named = checks.lacking(str(recipe))
+    seen, named = checks.lacking(str(recipe))[:2]  # and its data
     assert seen.startswith("loss.seen lacks the weights of alex. Run: mmtok doctor --fetch lpips")
     assert named.startswith("loss.named lacks the weights of resnet50: no file at")
     assert named.endswith("or give loss.named.weights=PATH.")

@@ -89,7 +89,7 @@ def test_the_same_command_finds_the_run_complete(run, capsys):
     assert main(["train", str(run)]) == 0
     assert "is complete at step 3. Raise trainer.max_steps to go on." in capsys.readouterr().out
     assert main(["train", str(run), "optim.lr=1"]) == 2
-    assert "holds another experiment, which differs in\n  optim.lr: 0.001 -> 1.0" in capsys.readouterr().err
+    assert "holds another experiment, which differs in\n  optim.lr: 0.002 -> 1.0" in capsys.readouterr().err
 
 
 def test_stopping_is_no_traceback(monkeypatch, capsys):
