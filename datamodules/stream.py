@@ -92,7 +92,8 @@ class BatchStream(webdataset.DataPipeline):
     def _position(self, slots: range) -> dict[str, float]:
         """How far each set is read at the end of these slots, over all ranks: arithmetic, the same on each."""
         found = {}
-        for name, order, samples in zip(self.names, self.order.sets, self.order.progress(slots[-1] + 1), strict=True):
+        end = slots[-1] - self.plan.rank + self.plan.world  # of the ranks' last slots, the last
+        for name, order, samples in zip(self.names, self.order.sets, self.order.progress(end), strict=True):
             found[f"data/epochs{name}"] = samples / (order.length * order.streams)
             if name:
                 found[f"data/samples{name}"] = float(samples)
