@@ -150,7 +150,12 @@ def parse_config(tree: Mapping[str, Any]) -> RunConfig:
     filled = convert_block(QuantizerConfig, quantizer, "quantizer", dim=tokenizer.dim)
     config = parse(RunConfig, {**tree, "tokenizer": tokenizer, "quantizer": filled})
     loss: dict[str, LossConfig | None] = {name: term for name, term in config.loss.items() if term is not None}
-    if not loss:
+    for name, term in loss.items():
+        if term is not None and not term.weight >= 0:
+            raise ConfigError(
+                f"loss.{name}.weight={term.weight} must be at least 0: below it, the error would be sought."
+            )
+    if not any(term.weight for term in loss.values() if term is not None):
         # The quantizer's own terms would be all: a run that looks alive, and whose decoder learns nothing.
         raise ConfigError("loss has no term left, so nothing would train the decoder. Example: loss.pixel.name=l2.")
     return dataclasses.replace(config, loss=loss)

@@ -47,6 +47,10 @@ class OptimConfig:
     def __post_init__(self) -> None:
         if self.name == "adam" and self.weight_decay:
             raise ConfigError("optim.weight_decay has no effect with 'adam'. Use adamw, or leave it out.")
+        if self.clip < 0:
+            raise ConfigError(f"optim.clip={self.clip} must be at least 0; 0 does not clip.")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"optim.betas={list(self.betas)} must each be in [0, 1), for example [0.9, 0.999].")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"optim.ema={self.ema} must be in [0, 1), for example 0.999.")
         if self.lr <= 0:
