@@ -9,12 +9,14 @@ from typing import cast
 
 import torch
 
+from datamodules.images import ImagesConfig
 from datamodules.manifest import MANIFEST
 from datamodules.order import BatchPlan
 from mmtok.cluster.config import ClusterConfig
 from mmtok.config import RunConfig, differences, load_config
 from mmtok.losses.base import Loss, losses
 from mmtok.tokenizers.base import build_tokenizer
+from mmtok.training.adversary import check_discriminator
 
 
 def preflight(config: RunConfig, cluster: ClusterConfig) -> list[str]:
@@ -64,7 +66,9 @@ def _recipe(config: RunConfig) -> Iterator[str]:
     """Whether the networks can be built: on the meta device, which takes no memory."""
     try:
         with torch.device("meta"):
-            build_tokenizer(config.tokenizer, config.quantizer)
+            tokenizer = build_tokenizer(config.tokenizer, config.quantizer)
+        if config.adversary is not None and isinstance(config.data, ImagesConfig):
+            check_discriminator(config.adversary, tokenizer.spec.channels, config.data.image_size)
     except (ValueError, RuntimeError) as error:
         yield f"the recipe does not build: {error}"
 

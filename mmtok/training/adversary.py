@@ -7,7 +7,6 @@ pass carries both, so that DDP reduces each gradient once.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -50,25 +49,6 @@ class Adversary(nn.Module):
         self.discriminator = discriminators.build(config.discriminator.filled(in_channels))
         self.lecam = LeCAM(config.lecam_decay) if config.lecam else None
         self._stats: dict[str, Tensor] = {}
-
-    def check(self, size: int) -> None:
-        """Refuse pictures the discriminator cannot judge, before anything is trained.
-
-        Args:
-            size: side of the pictures in training.
-
-        Raises:
-            ConfigError: a picture is too small for its layers.
-        """
-        meta = copy.deepcopy(self.discriminator).to("meta")
-        channels = self.discriminator.config.in_channels
-        try:
-            meta(torch.zeros(2, channels or 3, size, size, device="meta"))
-        except (RuntimeError, ValueError) as error:
-            raise ConfigError(
-                f"adversary.discriminator is too deep for pictures of {size} pixels. Lower "
-                "adversary.discriminator.layers, or train on larger pictures."
-            ) from error
 
     def learns(self, step: int) -> bool:
         """Whether the discriminator learns in this update."""
@@ -126,6 +106,28 @@ class Adversary(nn.Module):
     def forget(self) -> None:
         """Drop what accumulated batches have left."""
         self._stats = {}
+
+
+def check_discriminator(config: AdversaryConfig, in_channels: int, size: int) -> None:
+    """Refuse pictures the discriminator cannot judge, before anything is trained: on the meta device, at no cost.
+
+    Args:
+        config: what the recipe says.
+        in_channels: of the pictures.
+        size: their side in training.
+
+    Raises:
+        ConfigError: a picture is too small for its layers.
+    """
+    with torch.device("meta"):
+        discriminator = discriminators.build(config.discriminator.filled(in_channels))
+        try:
+            discriminator(torch.zeros(2, in_channels, size, size))
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"adversary.discriminator is too deep for pictures of {size} pixels. Lower "
+                "adversary.discriminator.layers, or train on larger pictures."
+            ) from error
 
 
 @contextmanager

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from datamodules.images import ImagesConfig
 from datamodules.stream import only_valid
 from mmtok.config import RunConfig
 from mmtok.losses.base import losses
 from mmtok.schema import to_plain
 from mmtok.tokenizers.base import Reconstruction, Tokenizer, build_tokenizer
-from mmtok.training.adversary import Adversary
+from mmtok.training.adversary import Adversary, check_discriminator
 from mmtok.training.draws import draw_levels, draw_seed
 from mmtok.training.guard import FiniteGuard
 from mmtok.training.logs import ScalarBuffer
@@ -52,7 +53,10 @@ class TokenizerModule(L.LightningModule):
             self.ema = copy.deepcopy(self.tokenizer).requires_grad_(False)
         self.adversary: Adversary | None = None
         if config.adversary is not None:
-            self.adversary = Adversary(config.adversary, self.tokenizer.spec.channels)
+            channels = self.tokenizer.spec.channels
+            if isinstance(config.data, ImagesConfig):
+                check_discriminator(config.adversary, channels, config.data.image_size)
+            self.adversary = Adversary(config.adversary, channels)
         for part in config.optim.freeze:
             _part(self.tokenizer, part).requires_grad_(False)
         clip = "" if config.optim.clip else "set optim.clip=1, "

@@ -126,11 +126,7 @@ def build_module(config: RunConfig) -> TokenizerModule:
         torch.set_num_threads(config.trainer.threads)
     torch.use_deterministic_algorithms(config.deterministic)
     L.seed_everything(config.seed, workers=False, verbose=False)
-    module = TokenizerModule(config)
-    size = getattr(config.data, "image_size", None)
-    if module.adversary is not None and size is not None:
-        module.adversary.check(size)
-    return module
+    return TokenizerModule(config)
 
 
 def build_trainer(config: RunConfig, run_dir: Path, say: Say, lease: Lease | None = None) -> L.Trainer:

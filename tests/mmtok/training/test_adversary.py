@@ -4,7 +4,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmtok.loading import load, read_checkpoint
 from mmtok.networks.discriminators.patchgan import PatchGANConfig
-from mmtok.training.adversary import Adversary, adaptive_weight, frozen
+from mmtok.training.adversary import Adversary, adaptive_weight, check_discriminator, frozen
 from mmtok.training.guard import FiniteGuard, NonFiniteError
 from mmtok.training.module import TokenizerModule
 from mmtok.training.run import train
@@ -158,10 +158,10 @@ def test_mistakes_are_named(tiny, fields, match):
 
 def test_a_discriminator_too_deep_for_the_pictures_is_refused_at_once(tiny):
     deep = {"discriminator": {"name": "patchgan", "channels": 8, "layers": 4}}
-    adversary = Adversary(tiny(adversary=deep).adversary, in_channels=3)
+    config = tiny(adversary=deep).adversary
     with pytest.raises(ValueError, match=r"too deep for pictures of 8 pixels. Lower adversary.discriminator.layers"):
-        adversary.check(8)
-    adversary.check(64)
+        check_discriminator(config, 3, 8)
+    check_discriminator(config, 3, 64)
 
 
 @pytest.mark.parametrize(
