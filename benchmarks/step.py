@@ -108,8 +108,8 @@ def bare_steps(config: RunConfig, module: TokenizerModule, folder: Path) -> list
 def adversarial_terms(judge: Adversary, x: torch.Tensor, fake: torch.Tensor) -> list[torch.Tensor]:
     """What both sides want, at a constant weight."""
     with frozen(judge.discriminator):
-        push = judge.config.weight * hinge_generator(judge.discriminator(fake).float())
-    real, judged = judge.discriminator(torch.cat([x.to(fake.dtype), fake.detach()])).float().chunk(2)
+        push = judge.config.weight * hinge_generator(judge.discriminator(fake).logits[0].float())
+    real, judged = judge.discriminator(torch.cat([x.to(fake.dtype), fake.detach()])).logits[0].float().chunk(2)
     terms = [push, hinge(real, judged)]
     if judge.lecam is not None:
         terms.append(judge.config.lecam * judge.lecam(real, judged))

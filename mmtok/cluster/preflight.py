@@ -68,7 +68,7 @@ def _recipe(config: RunConfig) -> Iterator[str]:
         with torch.device("meta"):
             tokenizer = build_tokenizer(config.tokenizer, config.quantizer)
         if config.adversary is not None and isinstance(config.data, ImagesConfig):
-            check_discriminator(config.adversary, tokenizer.spec.channels, config.data.image_size)
+            check_discriminator(config.adversary, tokenizer.spec.channels, (config.data.image_size,) * 2)
     except (ValueError, RuntimeError) as error:
         yield f"the recipe does not build: {error}"
 

@@ -6,7 +6,7 @@ down, the generator wants the latter up (image.md trap 15 is a peer that had the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmtok.reduce import reduce_stats
 
-Objective = Literal["hinge", "nonsaturating"]
+Objective = Literal["hinge", "nonsaturating", "least_squares"]
 
 
 def hinge(real: Tensor, fake: Tensor) -> Tensor:
@@ -38,13 +38,54 @@ def nonsaturating_generator(fake: Tensor) -> Tensor:
     return F.softplus(-fake).mean()
 
 
-DISCRIMINATOR: dict[Objective, Callable[[Tensor, Tensor], Tensor]] = {"hinge": hinge, "nonsaturating": nonsaturating}
+def least_squares(real: Tensor, fake: Tensor) -> Tensor:
+    """Discriminator: real at 1, fake at 0 (Mao et al. 2017, arXiv 1611.04076)."""
+    return 0.5 * ((1 - real).square().mean() + fake.square().mean())
+
+
+def least_squares_generator(fake: Tensor) -> Tensor:
+    """Generator against `least_squares`: fake at 1."""
+    return (1 - fake).square().mean()
+
+
+DISCRIMINATOR: dict[Objective, Callable[[Tensor, Tensor], Tensor]] = {
+    "hinge": hinge,
+    "nonsaturating": nonsaturating,
+    "least_squares": least_squares,
+}
 """Objective -> loss of (real, fake) logits."""
 GENERATOR: dict[Objective, Callable[[Tensor], Tensor]] = {
     "hinge": hinge_generator,
     "nonsaturating": nonsaturating_generator,
+    "least_squares": least_squares_generator,
 }
 """Objective -> loss of the fake logits."""
+
+_QUIET = 1e-5
+"""Least mean activation that a relative feature distance divides by."""
+
+
+def feature_distance(
+    real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]], *, relative: bool = False
+) -> Tensor:
+    """How far a discriminator's activations on reconstructions are from those on the signals: the mean over parts, of
+    the mean over layers, of the mean absolute difference (Larsen et al. 2016, arXiv 1512.09300).
+
+    Args:
+        real: activations (B, C, ...) on the signals, a sequence of layers a part. No gradient is wanted of them.
+        fake: the same on the reconstructions.
+        relative: each layer's difference is divided by its mean absolute activation on the signals, so that layers
+            weigh alike whatever their scale (EnCodec, arXiv 2210.13438).
+    """
+    parts = []
+    for left, right in zip(real, fake, strict=True):
+        layers = []
+        for a, b in zip(left, right, strict=True):
+            assert not a.requires_grad, "the real branch of feature matching carries no gradient"
+            distance = (b.float() - a.float()).abs().mean()
+            layers.append(distance / a.float().abs().mean().clamp(min=_QUIET) if relative else distance)
+        parts.append(torch.stack(layers).mean())
+    return torch.stack(parts).mean()
 
 
 class LeCAM(nn.Module):

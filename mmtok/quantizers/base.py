@@ -54,6 +54,8 @@ class Quantized(NamedTuple):
     """Scalar terms to add to the objective, weighted already, named as in the log."""
     stats: dict[str, Tensor]
     """What `update` needs. Sums, so that ranks and accumulated batches add up."""
+    first: Tensor | None = None
+    """(B, T, D) what the first level alone decodes to, with its gradient path; None where there is one level."""
 
 
 class Quantizer(nn.Module):

@@ -69,7 +69,7 @@ class Residual(Nested):
     def quantize(self, z: Tensor, context: Context) -> Quantized:
         passes = self.settings.residual_grad == "pass"
         masks, counts = self._masks(z, context)
-        values, residual = torch.zeros_like(z), z
+        values, residual, first = torch.zeros_like(z), z, None
         ids: list[Tensor] = []
         losses: dict[str, Tensor] = {}
         stats: dict[str, Tensor] = {}
@@ -80,6 +80,7 @@ class Residual(Nested):
                 residual / scale if level else residual, masks[level], grid=context.grid, seed=seed, valid=counts[level]
             )
             value = out.values * scale if level else out.values
+            first = value if first is None else first
             left = residual - (value if passes else value.detach())
             energies = {"input_sq": _energy(residual, masks[level]), "residual_sq": _energy(left, masks[level])}
             # Each straight-through step is the identity already: with the residual's gradient stopped, a second one
@@ -89,7 +90,7 @@ class Residual(Nested):
             add_losses(losses, out.losses)
             stats |= prefixed(level, out.stats | energies)
             residual = left
-        return Quantized(values, torch.cat(ids, 1), losses, stats)
+        return Quantized(values, torch.cat(ids, 1), losses, stats, first)
 
     def relax(self, z: Tensor) -> Tensor:
         # The levels after the first add what the first one's rounding left, and without rounding nothing is left but

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmtok.losses.adversarial import DISCRIMINATOR, GENERATOR, LeCAM
-from mmtok.networks.discriminators import discriminators
+from mmtok.losses.adversarial import DISCRIMINATOR, GENERATOR, LeCAM, feature_distance
+from mmtok.networks.discriminators import Verdict, discriminators
 from mmtok.reduce import mean_over_ranks, merge_stats
 from mmtok.schema import ConfigError
 from mmtok.training.settings import AdversaryConfig
@@ -51,15 +51,15 @@ class Adversary(nn.Module):
         self._stats: dict[str, Tensor] = {}
 
     def learns(self, step: int) -> bool:
-        """Whether the discriminator learns in this update."""
-        return step >= self.config.first_step
+        """Whether the discriminator learns in this update: the same on every rank (audio.md trap 5)."""
+        if step < self.config.first_step:
+            return False
+        return self.config.share == 1 or draw_share(self.config.share, step)
 
-    def weight(self, step: int) -> float:
-        """Weight of the generator's term in this update: 0, then a ramp, then the configured one."""
+    def ramp(self, step: int) -> float:
+        """Share of the generator's weights that counts in this update: 0, then a ramp, then 1."""
         since = step - self.config.start
-        if since < 0:
-            return 0.0
-        return self.config.weight * min(1.0, (since + 1) / max(1, self.config.warmup_steps))
+        return 0.0 if since < 0 else min(1.0, (since + 1) / max(1, self.config.warmup_steps))
 
     def judge(self, x: Tensor, fake: Tensor, step: int, pull: Tensor, last_layer: Tensor) -> Judgement:
         """Both sides' terms for one batch.
@@ -71,31 +71,56 @@ class Adversary(nn.Module):
             pull: the weighted reconstruction terms, which an adaptive weight is measured against.
             last_layer: weight of the decoder's last layer, where it is measured.
         """
-        generator, scalars = None, dict[str, Tensor | float]()
-        weight = self.weight(step)
-        if weight > 0:
-            with frozen(self.discriminator):
-                wanted = self.config.generator_objective or self.config.objective
-                term = GENERATOR[wanted](self.discriminator(fake).float())
-            scalars["adversary/generator"] = term
-            factor: Tensor | float = weight
-            if self.config.adaptive:
-                factor = weight * adaptive_weight(pull, term, last_layer, self.config.adaptive_max)
-            scalars["adversary/weight"] = factor
-            generator = factor * term
-        if not self.learns(step):
-            return Judgement(generator, None, scalars)
-        # Both halves in one pass, so that nothing the first writes can meet the other's graph (image.md trap 19).
-        logits = self.discriminator(torch.cat([x.to(fake.dtype), fake.detach()])).float()
-        real, judged = logits.chunk(2)
-        loss = DISCRIMINATOR[self.config.objective](real, judged)
-        scalars |= {"adversary/loss": loss, "adversary/real": real.mean(), "adversary/fake": judged.mean()}
+        x, scalars = x.to(fake.dtype), dict[str, Tensor | float]()
+        discriminator, real = None, None
+        if self.learns(step):
+            # Both halves in one pass, so that nothing the first writes can meet the other's graph (image.md trap 19).
+            real, judged = self.discriminator(torch.cat([x, fake.detach()])).halves()
+            discriminator = self._discriminator_term(real, judged, scalars)
+        ramp = self.ramp(step)
+        if not ramp or not (self.config.weight or self.config.feature_weight):
+            return Judgement(None, discriminator, scalars)
+        with frozen(self.discriminator):
+            verdict = self.discriminator(fake)
+        generator = self._generator_term(verdict, ramp, pull, last_layer, scalars)
+        if self.config.feature_weight:
+            distance = feature_distance(
+                self._features(x, real), verdict.features, relative=self.config.feature_norm == "relative"
+            )
+            scalars["adversary/features"] = distance
+            generator = generator + ramp * self.config.feature_weight * distance
+        return Judgement(generator, discriminator, scalars)
+
+    def _generator_term(
+        self, verdict: Verdict, ramp: float, pull: Tensor, last_layer: Tensor, scalars: dict[str, Tensor | float]
+    ) -> Tensor:
+        objective = GENERATOR[self.config.generator_objective or self.config.objective]
+        term = torch.stack([objective(logits.float()) for logits in verdict.logits]).mean()
+        factor: Tensor | float = ramp * self.config.weight
+        if self.config.adaptive:
+            factor = factor * adaptive_weight(pull, term, last_layer, self.config.adaptive_max)
+        scalars |= {"adversary/generator": term, "adversary/weight": factor}
+        return factor * term
+
+    def _discriminator_term(self, real: Verdict, fake: Verdict, scalars: dict[str, Tensor | float]) -> Tensor:
+        objective = DISCRIMINATOR[self.config.objective]
+        pairs = [(a.float(), b.float()) for a, b in zip(real.logits, fake.logits, strict=True)]
+        loss = torch.stack([objective(a, b) for a, b in pairs]).mean()
+        reals, fakes = (torch.cat([logits.flatten() for logits in side]) for side in zip(*pairs, strict=True))
+        scalars |= {"adversary/loss": loss, "adversary/real": reals.mean(), "adversary/fake": fakes.mean()}
         if self.lecam is not None:
-            regular = self.lecam(real, judged)
+            regular = self.lecam(reals, fakes)
             scalars["adversary/lecam"] = regular
             loss = loss + self.config.lecam * regular
-            self._stats = merge_stats(self._stats, self.lecam.stats(real, judged))
-        return Judgement(generator, loss, scalars)
+            self._stats = merge_stats(self._stats, self.lecam.stats(reals, fakes))
+        return loss
+
+    def _features(self, x: Tensor, real: Verdict | None) -> list[list[Tensor]]:
+        """Activations on the signals: those the discriminator learned from in this batch, where it did."""
+        if real is None:
+            with torch.no_grad():
+                real = self.discriminator(x)
+        return [[layer.detach() for layer in part] for part in real.features]
 
     def update(self) -> None:
         """What changes with an optimiser step beside the weights: LeCAM's averages, by one collective."""
@@ -108,26 +133,32 @@ class Adversary(nn.Module):
         self._stats = {}
 
 
-def check_discriminator(config: AdversaryConfig, in_channels: int, size: int) -> None:
-    """Refuse pictures the discriminator cannot judge, before anything is trained: on the meta device, at no cost.
+def check_discriminator(config: AdversaryConfig, in_channels: int, shape: tuple[int, ...]) -> None:
+    """Refuse signals the discriminator cannot judge, before anything is trained: on the meta device, at no cost.
 
     Args:
         config: what the recipe says.
-        in_channels: of the pictures.
-        size: their side in training.
+        in_channels: of the signals.
+        shape: of one in training, without its channels: (height, width) or (samples,).
 
     Raises:
-        ConfigError: a picture is too small for its layers.
+        ConfigError: a signal is too small for its layers, or of another kind.
     """
     with torch.device("meta"):
         discriminator = discriminators.build(config.discriminator.filled(in_channels))
         try:
-            discriminator(torch.zeros(2, in_channels, size, size))
+            discriminator(torch.zeros(2, in_channels, *shape))
         except (RuntimeError, ValueError) as error:
+            size = " x ".join(map(str, shape))
             raise ConfigError(
-                f"adversary.discriminator is too deep for pictures of {size} pixels. Lower "
-                "adversary.discriminator.layers, or train on larger pictures."
+                f"adversary.discriminator cannot judge training items of {size}: they are too small for its layers, "
+                "or it is made for another modality. Lower its depth, or train on larger items."
             ) from error
+
+
+def draw_share(share: float, step: int) -> bool:
+    """Whether an update is one of the share that counts: a draw from its number."""
+    return torch.rand((), generator=torch.Generator().manual_seed(step)).item() < share
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from datamodules.images import ImagesConfig
 from datamodules.stream import only_valid
 from mmtok.config import RunConfig
-from mmtok.losses.base import losses
+from mmtok.losses.base import Loss, Outcome, losses
 from mmtok.schema import to_plain
 from mmtok.tokenizers.base import Reconstruction, Tokenizer, build_tokenizer
 from mmtok.training.adversary import Adversary, check_discriminator
@@ -47,7 +47,10 @@ class TokenizerModule(L.LightningModule):
         self.automatic_optimization = False
         self.config = config
         self.tokenizer: Tokenizer = build_tokenizer(config.tokenizer, config.quantizer)
-        self.terms = nn.ModuleDict({name: losses.build(term) for name, term in config.loss.items() if term})
+        filled = {
+            name: term.filled(self.tokenizer.spec, config.tokenizer.dim) for name, term in config.loss.items() if term
+        }
+        self.terms = nn.ModuleDict({name: losses.build(term) for name, term in filled.items()})
         self.ema: Tokenizer | None = None
         if config.optim.ema > 0:
             self.ema = copy.deepcopy(self.tokenizer).requires_grad_(False)
@@ -55,7 +58,7 @@ class TokenizerModule(L.LightningModule):
         if config.adversary is not None:
             channels = self.tokenizer.spec.channels
             if isinstance(config.data, ImagesConfig):
-                check_discriminator(config.adversary, channels, config.data.image_size)
+                check_discriminator(config.adversary, channels, (config.data.image_size,) * 2)
             self.adversary = Adversary(config.adversary, channels)
         for part in config.optim.freeze:
             _part(self.tokenizer, part).requires_grad_(False)
@@ -134,9 +137,13 @@ class TokenizerModule(L.LightningModule):
     def _objective(self, out: Reconstruction, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Weighted terms, in float32 whatever the networks run in."""
         with torch.autocast(self.device.type, enabled=False):
-            reconstruction, x = out.x.float(), batch["x"].float()
-            weights = {name: term.weight for name, term in self.config.loss.items() if term}
-            terms = {name: weights[name] * term(reconstruction, x) for name, term in self.terms.items()}
+            outcome = Outcome(
+                out.x.float(), batch["x"].float(), signal_mask(batch), out.quantized.first, out.latents.mask, batch
+            )
+            terms: dict[str, Tensor] = {}
+            for name, term in self.terms.items():
+                assert isinstance(term, Loss)
+                terms[name] = term.config.weight * term.measure(outcome)
         return terms | out.quantized.losses
 
     def _judge(self, out: Reconstruction, batch: Mapping[str, Any], terms: Mapping[str, Tensor]) -> Tensor | float:
@@ -245,8 +252,17 @@ def _part(tokenizer: Tokenizer, name: str) -> nn.Module:
     return {"encoder": networks.encoder, "decoder": networks.decoder, "quantizer": tokenizer.quantizer}[name]
 
 
+def signal_mask(batch: Mapping[str, Any]) -> Tensor | None:
+    """(B, 1, S) True where a signal (B, C, S) with `lengths` (B,) is not padding; None where nothing is padded."""
+    if (lengths := batch.get("lengths")) is None:
+        return None
+    return (torch.arange(batch["x"].shape[-1], device=lengths.device) < lengths[:, None])[:, None]
+
+
 def detach(quantized: Any) -> Any:
     """The same result without its graph, for callbacks that outlive the step."""
     return quantized._replace(
-        values=quantized.values.detach(), losses={name: term.detach() for name, term in quantized.losses.items()}
+        values=quantized.values.detach(),
+        losses={name: term.detach() for name, term in quantized.losses.items()},
+        first=None,
     )

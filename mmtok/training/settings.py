@@ -66,11 +66,17 @@ class AdversaryConfig:
     discriminator: DiscriminatorConfig = field(default_factory=PatchGANConfig)
     """The network that judges. Its `in_channels` is filled in."""
     objective: Objective = "hinge"
-    """What the discriminator wants: margins, or the likelihood of being right."""
+    """What the discriminator wants: margins, the likelihood of being right, or 1 for signals and 0 for the rest."""
     generator_objective: Objective | None = None
     """What the generator wants of the discriminator's logits; null takes the discriminator's objective."""
     weight: float = 0.1
     """Factor of the generator's term. Fixed weights from 0.02 (VQGAN+) over 0.1 (IBQ) to 0.5 (LlamaGen) are in use."""
+    feature_weight: float = 0.0
+    """Factor of feature matching: the discriminator's activations on reconstructions are pulled to those on signals."""
+    feature_norm: Literal["plain", "relative"] = "plain"
+    """Whether each layer's distance is divided by its activation, so that layers weigh alike (EnCodec)."""
+    share: float = 1.0
+    """Share of the updates in which the discriminator learns, drawn from the update's number. EnCodec takes 0.67."""
     start: int = 0
     """Update from which the generator is judged."""
     warmup_steps: int = 0
@@ -91,9 +97,11 @@ class AdversaryConfig:
     """Optimiser of the discriminator; null takes the generator's settings. Its schedule counts its own updates."""
 
     def __post_init__(self) -> None:
-        for name in ("start", "warmup_steps", "lead", "weight", "lecam"):
+        for name in ("start", "warmup_steps", "lead", "weight", "feature_weight", "lecam"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"adversary.{name}={getattr(self, name)} must be at least 0.")
+        if not 0 < self.share <= 1:
+            raise ConfigError(f"adversary.share={self.share} must be above 0 and at most 1.")
         if self.adaptive_max <= 0:
             raise ConfigError(f"adversary.adaptive_max={self.adaptive_max} must be above 0: it bounds a factor.")
         if not 0 <= self.lecam_decay < 1:
@@ -118,8 +126,10 @@ class AdversaryConfig:
             lines.append(
                 f"adversary.warmup_steps={self.warmup_steps:,} is not over at trainer.max_steps={max_steps:,}."
             )
-        if not self.weight:
+        if not (self.weight or self.feature_weight):
             lines.append("adversary.weight=0: the discriminator learns, and the generator is never judged.")
+        if not self.feature_weight and self.feature_norm != default["feature_norm"]:
+            lines.append("adversary.feature_norm has no effect while adversary.feature_weight is 0.")
         if not self.lecam and self.lecam_decay != default["lecam_decay"]:
             lines.append("adversary.lecam_decay has no effect while adversary.lecam is 0.")
         if not self.adaptive and self.adaptive_max != default["adaptive_max"]:

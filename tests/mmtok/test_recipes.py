@@ -31,7 +31,7 @@ def test_every_adversary_builds_for_its_pictures(name):
     config = load_config([name]).config
     with torch.device("meta"):
         adversary = Adversary(config.adversary, in_channels=3)
-        logits = adversary.discriminator(torch.zeros(1, 3, *[config.data.image_size] * 2))
+        logits = adversary.discriminator(torch.zeros(1, 3, *[config.data.image_size] * 2)).logits[0]
     assert min(logits.shape[2:]) > 1
     assert config.adversary.start + config.adversary.warmup_steps < config.trainer.max_steps
 

@@ -4,8 +4,9 @@ from mmtok.networks.discriminators import patchgan  # noqa: F401, registers
 from mmtok.networks.discriminators.base import (
     Discriminator,
     DiscriminatorConfig,
+    Verdict,
     discriminators,
     register_discriminator,
 )
 
-__all__ = ["Discriminator", "DiscriminatorConfig", "discriminators", "register_discriminator"]
+__all__ = ["Discriminator", "DiscriminatorConfig", "Verdict", "discriminators", "register_discriminator"]

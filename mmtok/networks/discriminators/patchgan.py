@@ -15,7 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtok.networks.blocks2d import Norm, normalisation
-from mmtok.networks.discriminators.base import Discriminator, DiscriminatorConfig, register_discriminator
+from mmtok.networks.discriminators.base import (
+    Discriminator,
+    DiscriminatorConfig,
+    Verdict,
+    register_discriminator,
+    run_layers,
+)
 
 _SLOPE, _BLUR_SLOPE = 0.2, 0.1
 
@@ -56,8 +62,8 @@ class PatchGAN(Discriminator):
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, padding=1))
         self.apply(_initialise)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+    def forward(self, x: Tensor) -> Verdict:
+        return single_part(self.layers, x)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +102,8 @@ class BlurPatch(Discriminator):
         layers += [nn.Conv2d(last, last, 1), nn.LeakyReLU(_BLUR_SLOPE, True), nn.Conv2d(last, 1, 5, padding=2)]
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+    def forward(self, x: Tensor) -> Verdict:
+        return single_part(self.layers, x)
 
 
 class Blur(nn.Module):
@@ -115,6 +121,12 @@ class Blur(nn.Module):
         kernel = self.kernel.to(x.dtype).expand(channels, 1, 4, 4)
         # Repeated at the border: zeros would tell where it is.
         return F.conv2d(F.pad(x, (1, 1 + right, 1, 1 + below), mode="replicate"), kernel, stride=2, groups=channels)
+
+
+def single_part(layers: nn.Sequential, x: Tensor) -> Verdict:
+    """The verdict of a discriminator that is one stack of layers."""
+    logits, features = run_layers(layers, x)
+    return Verdict((logits,), (features,))
 
 
 def _check(channels: int, layers: int) -> None:

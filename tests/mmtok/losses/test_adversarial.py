@@ -2,12 +2,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmtok.losses.adversarial import DISCRIMINATOR, GENERATOR, LeCAM
+from mmtok.losses.adversarial import DISCRIMINATOR, GENERATOR, LeCAM, feature_distance
 
 LOGITS = torch.tensor([-2.0, -0.5, 0.0, 0.5, 2.0])
+UNBOUNDED = ("hinge", "nonsaturating")  # of least squares, the logits have a place to be
 
 
-@pytest.mark.parametrize("name", DISCRIMINATOR)
+@pytest.mark.parametrize("name", UNBOUNDED)
 def test_the_discriminator_wants_real_up_and_fake_down(name):  # image.md trap 15
     real, fake = LOGITS.clone().requires_grad_(), LOGITS.clone().requires_grad_()
     DISCRIMINATOR[name](real, fake).backward()
@@ -20,11 +21,31 @@ def test_the_discriminator_wants_real_up_and_fake_down(name):  # image.md trap 1
     assert sure < 0.01 < 8 < wrong + 0.01
 
 
-@pytest.mark.parametrize("name", GENERATOR)
+@pytest.mark.parametrize("name", UNBOUNDED)
 def test_the_generator_wants_fake_up(name):
     fake = LOGITS.clone().requires_grad_()
     GENERATOR[name](fake).backward()
     assert (fake.grad < 0).all()
+
+
+def test_least_squares_wants_real_at_one_and_fake_at_zero_and_the_generator_fake_at_one():
+    assert DISCRIMINATOR["least_squares"](torch.ones(3), torch.zeros(3)) == 0
+    assert DISCRIMINATOR["least_squares"](torch.zeros(3), torch.ones(3)) == 1
+    assert GENERATOR["least_squares"](torch.ones(3)) == 0
+    assert GENERATOR["least_squares"](torch.zeros(3)) == 1
+    assert set(DISCRIMINATOR) == set(GENERATOR) == {*UNBOUNDED, "least_squares"}
+
+
+def test_feature_matching_pulls_the_reconstruction_only():  # audio.md 6: the real branch needs no graph
+    real = [[torch.tensor([1.0, 3.0]), torch.tensor([100.0])], [torch.tensor([2.0])]]
+    fake = [[torch.tensor([2.0, 3.0], requires_grad=True), torch.tensor([90.0])], [torch.tensor([2.0])]]
+    assert float(feature_distance(real, fake)) == pytest.approx((0.5 + 10) / 2 / 2)
+    relative = feature_distance(real, fake, relative=True)
+    assert float(relative) == pytest.approx((0.5 / 2 + 10 / 100) / 2 / 2)
+    relative.backward()
+    assert fake[0][0].grad.tolist() == [pytest.approx(0.5 / 2 / 2 / 2), 0.0]
+    silent = [[torch.zeros(2)]]
+    assert feature_distance(silent, silent, relative=True) == 0  # audio of nothing: no NaN
 
 
 def test_the_likelihood_is_that_of_the_library():

@@ -16,9 +16,9 @@ def test_every_item_is_judged_for_itself(name, norm, size):  # image.md trap 19:
     network = discriminators.build(name, **SMALL, norm=norm).train()
     x = torch.rand(3, 3, *size) * 2 - 1
     state = {key: value.clone() for key, value in network.state_dict().items()}
-    together = network(x)
+    together = network(x).logits[0]
     assert together.shape[:2] == (3, 1)
-    torch.testing.assert_close(torch.cat([network(item[None]) for item in x]), together, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat([network(item[None]).logits[0] for item in x]), together, rtol=1e-4, atol=1e-5)
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
     assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
 
@@ -26,7 +26,7 @@ def test_every_item_is_judged_for_itself(name, norm, size):  # image.md trap 19:
 def probe(network: nn.Module, side: int) -> int:
     """Pixels across that one logit sees."""
     x = torch.zeros(1, 3, side, side, requires_grad=True)
-    logits = network(x)
+    logits = network(x).logits[0]
     middle = logits.shape[-1] // 2
     logits[0, 0, middle, middle].backward()
     seen = x.grad[0].abs().sum(0).amax(0).nonzero()[:, 0]

@@ -49,7 +49,7 @@ def test_the_schedule_of_both_sides():
     config = AdversaryConfig(weight=0.4, start=10, lead=4, warmup_steps=4)
     adversary = Adversary(config, in_channels=3)
     assert [adversary.learns(step) for step in (0, 5, 6, 10)] == [False, False, True, True]
-    assert [round(adversary.weight(step), 3) for step in (9, 10, 11, 13, 14, 99)] == [0.0, 0.1, 0.2, 0.4, 0.4, 0.4]
+    assert [round(adversary.ramp(step), 3) for step in (9, 10, 11, 13, 14, 99)] == [0.0, 0.25, 0.5, 1.0, 1.0, 1.0]
 
 
 def test_before_its_start_the_adversary_changes_nothing(tiny, tmp_path):
@@ -74,7 +74,7 @@ def test_each_side_gets_the_gradient_of_its_own_term():
     judged.generator.backward()
     assert all(parameter.grad is None for parameter in parameters)  # frozen while the generator is judged
     assert all(parameter.requires_grad for parameter in parameters)
-    expected = torch.autograd.grad(-0.5 * adversary.discriminator(fake).mean(), fake)[0]
+    expected = torch.autograd.grad(-0.5 * adversary.discriminator(fake).logits[0].mean(), fake)[0]
     torch.testing.assert_close(fake.grad, expected)
     fake.grad = None
     judged.discriminator.backward()
@@ -159,9 +159,9 @@ def test_mistakes_are_named(tiny, fields, match):
 def test_a_discriminator_too_deep_for_the_pictures_is_refused_at_once(tiny):
     deep = {"discriminator": {"name": "patchgan", "channels": 8, "layers": 4}}
     config = tiny(adversary=deep).adversary
-    with pytest.raises(ValueError, match=r"too deep for pictures of 8 pixels. Lower adversary.discriminator.layers"):
-        check_discriminator(config, 3, 8)
-    check_discriminator(config, 3, 64)
+    with pytest.raises(ValueError, match=r"cannot judge training items of 8 x 8: they are too small for its layers"):
+        check_discriminator(config, 3, (8, 8))
+    check_discriminator(config, 3, (64, 64))
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_the_generator_wants_what_the_discriminator_does_unless_told():
     adversary = Adversary(config, in_channels=3)
     x, fake = torch.rand(2, 2, 3, 16, 16)
     term = adversary.judge(x, fake, 0, torch.zeros(()), torch.zeros(())).generator
-    torch.testing.assert_close(term, torch.nn.functional.softplus(-adversary.discriminator(fake)).mean())
+    torch.testing.assert_close(term, torch.nn.functional.softplus(-adversary.discriminator(fake).logits[0]).mean())
 
 
 def test_half_precision_is_refused_with_the_reason(tiny):  # platform.md 2.7
@@ -242,3 +242,23 @@ def test_a_guard_that_does_not_wait_names_the_first_bad_batch():
     with pytest.raises(NonFiniteError, match=r"step 1 .*samples s1.*2 updates since are lost"):
         guard.check()
     guard.check()  # it starts anew
+
+
+def test_feature_matching_takes_the_real_features_the_discriminator_learned_from(tiny):
+    config = tiny(adversary=SMALL | {"weight": 0.0, "feature_weight": 2.0, "feature_norm": "relative"}).adversary
+    adversary = Adversary(config, in_channels=3)
+    x, fake = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16, requires_grad=True)
+    judged = adversary.judge(x, fake, 5, pull=fake.sum(), last_layer=fake)
+    real, seen = adversary.discriminator(x).features[0], adversary.discriminator(fake).features[0]
+    expected = torch.stack([(a - b).abs().mean() / a.abs().mean() for a, b in zip(real, seen, strict=True)]).mean()
+    torch.testing.assert_close(judged.generator, 2 * expected)
+    judged.generator.backward()
+    assert fake.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in adversary.parameters())  # audio.md trap 15
+
+
+def test_the_share_of_updates_in_which_the_discriminator_learns_is_drawn_from_their_numbers(tiny):  # audio.md trap 5
+    adversary = Adversary(tiny(adversary=SMALL | {"share": 0.67}).adversary, in_channels=3)
+    learned = [adversary.learns(step) for step in range(600)]
+    assert learned == [adversary.learns(step) for step in range(600)]
+    assert 0.6 < sum(learned) / 600 < 0.74
