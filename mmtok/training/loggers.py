@@ -69,7 +69,11 @@ class RunLog:
         if self.config.tensorboard:
             self._sinks.append(TensorBoardSink(self.run_dir / "tensorboard", step))
         if self.config.wandb is not None:
-            sink = WandbSink(self.config.wandb, self.run_dir, self.settings, dataset, self.say)
+            try:
+                sink = WandbSink(self.config.wandb, self.run_dir, self.settings, dataset, self.say)
+            except Exception as error:  # of many kinds
+                self.say(f"WARNING: W&B cannot be started ({error}). The run goes on without it.")
+                return
             # Rows that W&B had not written yet died with the process; the table has them. What W&B has, it skips.
             for row, values in metrics.file.rows():
                 sink.scalars(row, values)

@@ -6,6 +6,7 @@ import netrc
 import os
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,10 @@ class WandbSink:
         except Exception as error:
             self.say(f"WARNING: W&B has not got everything ({error}). {sync_note(self.run_dir)}")
             online = False
-        self._wandb.teardown()  # its process ends, and the file is whole: `finish` waits for neither
+        # Its process ends, and the file is whole: `finish` waits for neither. A signal to all of a job may have ended
+        # it before (TERM does, USR1 does not).
+        with suppress(Exception):
+            self._wandb.teardown()
         if online and (piece := read_piece(self._file)):
             piece.uploaded()
 

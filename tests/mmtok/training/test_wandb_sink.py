@@ -1,6 +1,8 @@
 import json
 import os
+import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -228,6 +230,47 @@ def test_a_failure_of_wandb_is_told_once_and_the_run_goes_on(tmp_path, monkeypat
     monkeypatch.setattr(sink.run, "log", gone)
     train(log, 10, 20)
     assert len([line for line in lines if "its process is gone" in line]) == 1
+    assert "10," in (tmp_path / "metrics.csv").read_text()
+
+
+def children():
+    """Processes that this one has started: W&B's."""
+    return [int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()]
+
+
+@pytest.mark.parametrize("mode", ["offline", "online"])
+@pytest.mark.parametrize(("number", "survives"), [(signal.SIGUSR1, True), (signal.SIGTERM, False)])
+def test_a_signal_to_all_processes_of_a_job_does_not_reach_the_run_through_wandb(
+    tmp_path, server, mode, number, survives
+):
+    """platform.md 4: srun signals every process of a step. W&B's own dies of TERM."""
+    server()
+    before, lines = children(), []
+    log = start(tmp_path, lines=lines, mode=mode, artifacts="none", timeout=2.0)
+    log.scalars(10, {"loss": 1.0})
+    (process,) = {*children()} - {*before}
+    os.kill(process, number)
+    time.sleep(0.3)
+    train(log, 20, 40)
+    assert any("W&B failed" in line for line in lines) != survives
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 5
+    train(start(tmp_path, 40, mode="offline", artifacts="none"), 50, 50)
+    found = {step for rows in history(tmp_path) for name, step in points(rows) if name == "loss"}
+    assert found == {10, 20, 30, 40, 50}
+
+
+def test_a_run_trains_on_where_wandb_cannot_even_write_offline(tmp_path, monkeypatch):
+    import wandb
+
+    def broken(**settings):
+        raise OSError("no process can be started")
+
+    monkeypatch.setattr(wandb, "init", broken)
+    lines = []
+    log = start(tmp_path, lines=lines)
+    log.scalars(10, {"loss": 1.0})
+    log.close()
+    assert lines == ["WARNING: W&B cannot be started (no process can be started). The run goes on without it."]
     assert "10," in (tmp_path / "metrics.csv").read_text()
 
 
