@@ -69,7 +69,7 @@ def test_two_nodes_train_as_one_run(straight, lab):
     assert len(list(straight.glob("logs/*-rank?.out"))) == 2
 
 
-def test_usr1_saves_requeues_and_ends_as_an_uninterrupted_run(straight, lab, submit, place):
+def test_usr1_saves_requeues_and_ends_as_an_uninterrupted_run(straight, lab, submit, place, capsys):
     run = place / "signalled"
     job = submit("two_nodes", f"run_dir={run}")
     trained(run, 20)
@@ -77,6 +77,12 @@ def test_usr1_saves_requeues_and_ends_as_an_uninterrupted_run(straight, lab, sub
     lab.wait_for(job, "PENDING")
     assert (run / "REQUEUE").exists()
     assert status(run).state == "requeued"
+    before = len(steps(run))
+    lab.wait_for(job, "RUNNING")
+    since = time.monotonic()
+    wait(lambda: len(steps(run)) > before, 200, f"{run.name} to log again", logs(run))
+    with capsys.disabled():
+        print(f" [{time.monotonic() - since:.1f} s from the requeued job's start to its first logged update]")
     fields = lab.wait_for(job, "COMPLETED")
     assert int(fields["Restarts"]) == status(run).restarts >= 1
     log = next(run.glob(f"logs/*-{job}.out")).read_text()
