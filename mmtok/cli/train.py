@@ -10,6 +10,7 @@ Recipes are merged left to right, then the settings. The same command again cont
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from lightning.pytorch.utilities import rank_zero_only
 
+    from mmtok.cluster.task import check_task, core_lines
     from mmtok.config import load_config, split_arguments
     from mmtok.loading import checkpoint_path
     from mmtok.training.callbacks.preemption import Preempted
@@ -31,8 +33,14 @@ def run(args: argparse.Namespace) -> int:
     loaded = load_config(*split_arguments(args.layers))
     for key in loaded.dropped:
         print(f"mmtok: {key} is left out: the chosen name does not have it", file=sys.stderr)
+    config = loaded.config
+    check_task(os.environ, config.trainer.devices, config.trainer.num_nodes)
+    if hasattr(os, "sched_getaffinity") and not int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0))):
+        cores = len(os.sched_getaffinity(0))
+        for line in core_lines(os.environ, cores, config.data.workers, config.trainer.threads):
+            print(f"mmtok: note: {line}", file=sys.stderr)
     try:
-        run_dir = train(loaded.config)
+        run_dir = train(config)
     except NonFiniteError as error:
         print(f"mmtok: {error}", file=sys.stderr)
         return 1
@@ -41,11 +49,11 @@ def run(args: argparse.Namespace) -> int:
             print(f"mmtok: {stop}", file=sys.stderr)
         return 0  # what was asked for is done; srun --kill-on-bad-exit would end ranks that still save
     except KeyboardInterrupt:
-        run_dir = Path(loaded.config.run_dir)
+        run_dir = Path(config.run_dir)
         saved = run_dir.exists() and checkpoint_path(run_dir).is_file()
         does = "continues from the last checkpoint" if saved else "starts again: no checkpoint was reached"
         print(f"mmtok: stopped. The same command {does} ({run_dir}).", file=sys.stderr)
         return 130
     if first:
-        print(f"done: {loaded.config.trainer.max_steps:,} steps in {run_dir}. Next: mmtok evaluate {run_dir}")
+        print(f"done: {config.trainer.max_steps:,} steps in {run_dir}. Next: mmtok evaluate {run_dir}")
     return 0
