@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(submission.script, end="")
     if problems:
-        print(f"mmtok: not submitted: {len(problems)} problems.", file=sys.stderr)
+        print("mmtok: not submitted, for the reasons above.", file=sys.stderr)
         return 2
     if args.dry_run:
         return 0

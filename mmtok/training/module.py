@@ -30,6 +30,7 @@ from mmtok.training.guard import FiniteGuard
 from mmtok.training.logs import ScalarBuffer
 from mmtok.training.memory import gather_states, own_states
 from mmtok.training.optim import build_optimizer, gradient_norm, learning_rate, set_learning_rate, update_average
+from mmtok.training.settings import OptimConfig
 
 
 class TokenizerModule(L.LightningModule):
@@ -62,8 +63,7 @@ class TokenizerModule(L.LightningModule):
             self.adversary = Adversary(config.adversary, channels)
         for part in config.optim.freeze:
             _part(self.tokenizer, part).requires_grad_(False)
-        clip = "" if config.optim.clip else "set optim.clip=1, "
-        self.guard = FiniteGuard(f"Lower optim.lr, {clip}or train with trainer.precision=32.")
+        self.guard = FiniteGuard(_advice(config))
         self.scalars = ScalarBuffer()
         self._micro = 0
         self._stats: dict[str, Tensor] = {}
@@ -72,6 +72,12 @@ class TokenizerModule(L.LightningModule):
     def evaluated(self) -> Tokenizer:
         """The weights a user gets: the average where there is one."""
         return self.tokenizer if self.ema is None else self.ema
+
+    @property
+    def _adversary_optim(self) -> OptimConfig:
+        """The discriminator's own settings, else the generator's."""
+        own = None if self.config.adversary is None else self.config.adversary.optim
+        return own or self.config.optim
 
     def compile_networks(self) -> None:
         """Compile the networks in place: names in the state stay, and the step itself stays eager."""
@@ -86,8 +92,7 @@ class TokenizerModule(L.LightningModule):
     def configure_optimizers(self) -> list[Optimizer]:
         optimizers = [build_optimizer(self.config.optim, [self.tokenizer, self.terms])]
         if self.adversary is not None:
-            optim = self.adversary.config.optim or self.config.optim
-            optimizers.append(build_optimizer(optim, [self.adversary]))
+            optimizers.append(build_optimizer(self._adversary_optim, [self.adversary]))
         return optimizers
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
@@ -162,8 +167,7 @@ class TokenizerModule(L.LightningModule):
         norm = gradient_norm(self.tokenizer.parameters(), optim.clip)
         checked = norm
         if self.adversary is not None and self.adversary.learns(step):
-            settings = self.adversary.config.optim or optim
-            judge_norm = gradient_norm(self.adversary.parameters(), settings.clip)
+            judge_norm = gradient_norm(self.adversary.parameters(), self._adversary_optim.clip)
             checked = norm + judge_norm
             self.log_scalars({"optim/adversary_gradient_norm": judge_norm})
         self.guard.look(checked, step, self.global_rank, batch, wait=self.device.type == "cpu")
@@ -180,8 +184,8 @@ class TokenizerModule(L.LightningModule):
     def _update_adversary(self, step: int) -> None:
         if self.adversary is None or not self.adversary.learns(step):
             return
-        own, first = self.adversary.config.optim or self.config.optim, self.adversary.config.first_step
-        lr = learning_rate(own, step - first, self.config.trainer.max_steps - first)
+        first = self.adversary.config.first_step
+        lr = learning_rate(self._adversary_optim, step - first, self.config.trainer.max_steps - first)
         self._step(1, lr)
         self.adversary.update()
         self.log_scalars({"optim/adversary_lr": lr})
@@ -214,6 +218,7 @@ class TokenizerModule(L.LightningModule):
             "x": x,
             "reconstruction": out.x,
             "bypass": bypass,
+            "lengths": batch.get("lengths"),
         }
 
     def log_scalars(self, values: Mapping[str, Tensor | float]) -> None:
@@ -244,6 +249,13 @@ class TokenizerModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         for state, share in own_states(checkpoint["mmtok"].get("scalars", [])):
             self.scalars.add_state(state, share)
+
+
+def _advice(config: RunConfig) -> str:
+    """What may help where the loss is no number any more."""
+    clip = "" if config.optim.clip else "set optim.clip=1, "
+    judge = "" if config.adversary is None else "lower adversary.weight or adversary.optim.lr, "
+    return f"Lower optim.lr, {clip}{judge}or train with trainer.precision=32."
 
 
 def _part(tokenizer: Tokenizer, name: str) -> nn.Module:

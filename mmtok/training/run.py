@@ -136,7 +136,6 @@ def build_trainer(config: RunConfig, run_dir: Path, say: Say, lease: Lease | Non
     # After the checkpoints, which it asks for one more.
     preemption = Preemption(checkpoints, run_dir, settings.agree_every)
     callbacks = [*build_callbacks(config, run_dir, say), checkpoints, preemption]
-    every = settings.val_every or settings.max_steps
     return L.Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
@@ -146,7 +145,7 @@ def build_trainer(config: RunConfig, run_dir: Path, say: Say, lease: Lease | Non
         precision=settings.precision,
         max_steps=settings.max_steps,
         max_epochs=-1,
-        val_check_interval=every * settings.accumulate,
+        val_check_interval=1,  # an int, as an endless epoch needs; ValidationSchedule decides
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         callbacks=callbacks,
