@@ -10,7 +10,7 @@ import io
 import json
 import struct
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from datamodules.shardindex import ShardError
+from datamodules.shardindex import DecodeError
+from datamodules.sound import SOUNDS, Sound, read_sound
 
 MAX_PIXELS = 64_000_000
 """Of a picture: above, a few kilobytes could ask for gigabytes."""
@@ -30,10 +31,6 @@ MAX_ARRAY = 1 << 30
 _FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
 _READABLE = tuple(sorted(set(_FORMATS.values())))
 _EXECUTABLE = ("pkl", "pickle", "pyd", "pth", "pt", "joblib", "dill")
-
-
-class DecodeError(ShardError):
-    """Content that cannot be turned into an array, and why."""
 
 
 def decode(extension: str, data: bytes) -> Any:
@@ -79,10 +76,23 @@ def image_extension(members: Mapping[str, bytes]) -> str:
     Raises:
         DecodeError: there is none.
     """
+    return _member(members, "picture", tuple(_FORMATS))
+
+
+def sound_extension(members: Mapping[str, bytes]) -> str:
+    """The sound among the members of a sample.
+
+    Raises:
+        DecodeError: there is none.
+    """
+    return _member(members, "sound", SOUNDS)
+
+
+def _member(members: Mapping[str, bytes], what: str, known: tuple[str, ...]) -> str:
     for extension in members:
-        if extension.rpartition(".")[2] in _FORMATS:
+        if extension.rpartition(".")[2] in known:
             return extension
-    raise DecodeError(f"no picture among {sorted(members) or 'no members'}; known: {', '.join(_FORMATS)}")
+    raise DecodeError(f"no {what} among {sorted(members) or 'no members'}; known: {', '.join(known)}")
 
 
 def decode_image(data: bytes) -> np.ndarray:
@@ -215,8 +225,13 @@ def _array(data: bytes) -> np.ndarray:
         raise DecodeError(f"no plain array ({error})") from error
 
 
+def _sound(extension: str, data: bytes) -> Sound:
+    return read_sound(data, extension)
+
+
 _DECODERS: dict[str, Callable[[bytes], Any]] = {
     **dict.fromkeys(_FORMATS, decode_image),
+    **{extension: partial(_sound, extension) for extension in SOUNDS},
     "cls": _number,
     "txt": _text,
     "json": _json,

@@ -29,6 +29,10 @@ class ShardError(ValueError):
     """A shard, its index or its manifest that cannot be used: names it, and what helps."""
 
 
+class DecodeError(ShardError):
+    """Content that cannot be turned into an array, and why."""
+
+
 @dataclass(frozen=True)
 class ShardIndex:
     """Keys and members of the samples of one tar, in the order of the tar."""

@@ -6,12 +6,15 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from datamodules.decode import DecodeError, decode, image_extension, is_decodable, may_hold_code
+from datamodules.decode import DecodeError, decode, image_extension, is_decodable, may_hold_code, sound_extension
 from datamodules.remote import is_remote, shown
 from datamodules.report import Category, ShardReport
 from datamodules.shardindex import ShardError, ShardIndex
 from datamodules.shards import ShardSet
 from datamodules.tarscan import scan_file
+
+CONTENT = {"images": image_extension, "audio": sound_extension}
+"""Kind of a set -> what finds the member that its samples are about."""
 
 
 def verify(
@@ -90,9 +93,9 @@ def _check_samples(shards: ShardSet, number: int, count: int, wanted: int | None
             report.add(name, "damaged", shards.key(number, i * count // wanted), str(error))
             continue
         report.samples += 1
-        if shards.manifest.kind == "images":
+        if shards.manifest.kind in CONTENT:
             try:
-                image_extension(sample.members)
+                CONTENT[shards.manifest.kind](sample.members)
             except DecodeError as error:
                 report.add(name, "undecodable", sample.key, str(error))
         for extension, data in sample.members.items():

@@ -120,7 +120,7 @@ def test_what_may_hold_code_is_never_loaded(tmp_path, extension):
 @pytest.mark.parametrize("extension", ["gz", "jpg.gz", "tenbin", "exe", "tiff", ""])
 def test_an_extension_off_the_list_is_refused(extension):
     assert not is_decodable(extension)
-    with pytest.raises(DecodeError, match="is not decoded; known: cls"):
+    with pytest.raises(DecodeError, match=r"is not decoded; known: .*cls"):
         decode(extension, b"")
 
 
