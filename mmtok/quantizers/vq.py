@@ -1,8 +1,9 @@
 """Vector quantization: each latent becomes the nearest code of a learned codebook.
 
 van den Oord et al. 2017, "Neural Discrete Representation Learning" (arXiv 1711.00937), with codes by moving average as
-in its appendix; low-dimensional and cosine codes as in ViT-VQGAN (arXiv 2110.04627). The freest codebook for its
-size, and the one that can collapse: `init: kmeans` and `restart` keep all of it in use.
+in its appendix; low-dimensional codes compared by direction as in ViT-VQGAN (arXiv 2110.04627) and DAC (arXiv
+2306.06546). The freest codebook for its size, and the one that can collapse: `init: kmeans` and `restart` keep all of
+it in use.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class VQConfig(QuantizerConfig):
     """Dimension of the codes; linear layers project in and out. 0 means `dim`, without projections."""
     l2: bool = False
     """Compare directions: latents and codes are normalised, and the commitment too, so that no norm can run away."""
+    cosine: bool = False
+    """Choose codes by direction alone, as `l2` does, but give them with their lengths, which are learned (DAC)."""
     ema_decay: float = 0.99
     """Memory of the moving averages: of codes (learn: ema) and of their usage."""
     learn: Literal["ema", "gradient"] = "ema"
@@ -55,6 +58,8 @@ class VQConfig(QuantizerConfig):
             raise ValueError(f"codebook_size must be at least 1, got {self.codebook_size}")
         if self.code_dim < 0:
             raise ValueError(f"code_dim must be 0 (as dim) or more, got {self.code_dim}")
+        if self.cosine and self.l2:
+            raise ValueError("l2 compares directions already, of codes without lengths. Leave out l2 or cosine.")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
         if not 0 <= self.restart < 1:
@@ -104,7 +109,7 @@ class VQ(Quantizer):
     def quantize(self, z: Tensor, context: Context) -> Quantized:
         x = self._normalise(self.project_in(z))
         flat = x.detach().flatten(0, 1)
-        ids = nearest(flat, self.codebook)
+        ids = self._nearest(flat)
         codes = F.embedding(ids, self.codebook).view_as(x)
         # Both terms are taken here: after the straight-through step below they would be zero (image.md trap 1).
         distance = (x - codes.detach()).square().mean(-1)
@@ -121,6 +126,11 @@ class VQ(Quantizer):
 
     def dequantize(self, ids: Tensor, context: Context) -> Tensor:
         return self.project_out(F.embedding(ids[:, 0].clamp(min=0), self.codebook))
+
+    def _nearest(self, x: Tensor) -> Tensor:
+        if self.config.cosine:
+            return nearest(F.normalize(x, dim=-1), F.normalize(self.codebook.detach(), dim=-1))
+        return nearest(x, self.codebook)
 
     @torch.no_grad()
     def _stats(self, x: Tensor, ids: Tensor, distance: Tensor, mask: Tensor | None) -> dict[str, Tensor]:

@@ -165,3 +165,16 @@ def test_stats_add_up_and_samples_stand_side_by_side():
 def test_a_wrong_field_is_named(field, value):
     with pytest.raises(ValueError, match=field):
         build_quantizer("vq", dim=8, **{field: value})
+
+
+def test_codes_are_chosen_by_direction_and_given_with_their_length():
+    quantizer = build_quantizer("vq", dim=2, codebook_size=2, cosine=True)
+    quantizer.codebook.copy_(torch.tensor([[30.0, 0.0], [0.1, 0.1]]))
+    out = quantizer(torch.tensor([[[2.0, 0.1], [3.0, 2.0], [0.0, 0.2]]]))
+    assert out.ids.tolist() == [[[0, 1, 1]]]  # by distance all of them would be the second
+    torch.testing.assert_close(out.values[0, 0], torch.tensor([30.0, 0.0]))
+
+
+def test_the_two_ways_to_compare_directions_exclude_each_other():
+    with pytest.raises(ValueError, match="Leave out l2 or cosine"):
+        build_quantizer("vq", dim=2, cosine=True, l2=True)
