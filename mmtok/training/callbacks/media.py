@@ -1,9 +1,9 @@
-"""Grids of fixed validation samples: input, reconstruction and difference, for raw and averaged weights."""
+"""Fixed validation samples beside their reconstructions, by the raw and the averaged weights: pictures and sounds."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,14 +11,22 @@ from lightning import Callback, Trainer
 from torch import Tensor
 
 from datamodules.stream import only_valid
-from mmtok.evaluation.pictures import contact_sheet
+from mmtok.evaluation.modalities import modality_of
 from mmtok.tokenizers.base import Tokenizer, evaluating
-from mmtok.tokenizers.pixels import to_uint8
 from mmtok.training.loggers import RunLog
 from mmtok.training.logs import LogConfig
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+class Samples(NamedTuple):
+    """What is shown."""
+
+    x: Tensor
+    """(N, C, ...)."""
+    lengths: Tensor | None
+    """(N,) valid samples of each, where signals of different lengths are padded."""
 
 
 class Media(Callback):
@@ -31,7 +39,7 @@ class Media(Callback):
         self.config = config
         self.run_log = log
         self.folder = run_dir / "media"
-        self._x: Tensor | None = None
+        self._samples: Samples | None = None
         self._step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -47,20 +55,26 @@ class Media(Callback):
 
     def draw(self, trainer: Trainer, module: Any, step: int) -> None:
         """One grid, as a file and to the loggers."""
-        if self._x is None:
-            self._x = first_samples(trainer, module, self.config.media_items)
-        if self._x is None or self._x.ndim != 4 or self._x.shape[1] not in (1, 3):
+        spec = module.tokenizer.spec
+        modality = modality_of(spec)
+        if modality is None:
             return
-        x = to_uint8(self._x)
-        rows = {"input": x}
-        for label, tokenizer in {"": module.tokenizer, " (EMA)": module.ema}.items():
-            if tokenizer is not None:
-                y = to_uint8(reconstruct(trainer, tokenizer, self._x))
-                rows[f"reconstruction{label}"] = y
-                rows[f"difference{label}"] = ((y.int() - x.int()) / 2 + 127.5).round().to(torch.uint8)
-        picture = contact_sheet(rows, title=f"step {step:,}; difference around grey, halved")
-        self._save(picture, step)
-        self.run_log.image(step, "media/reconstruction", np.asarray(picture))
+        if self._samples is None:
+            self._samples = first_samples(trainer, module, self.config.media_items)
+        if self._samples is None:
+            return
+        tokenizers = {"": module.tokenizer, " (EMA)": module.ema}
+        reconstructions = {
+            label: reconstruct(trainer, tokenizer, self._samples)
+            for label, tokenizer in tokenizers.items()
+            if tokenizer is not None
+        }
+        x, lengths = self._samples
+        exhibit = modality.exhibit(x, reconstructions, spec, lengths=lengths, title=f"step {step:,}")
+        if exhibit is None:
+            return
+        self._save(exhibit.picture, step)
+        self.run_log.image(step, "media/reconstruction", np.asarray(exhibit.picture))
 
     def _save(self, picture: Image, step: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -85,24 +99,27 @@ def step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
 
 
-def first_samples(trainer: Trainer, module: Any, count: int) -> Tensor | None:
-    """x of the first validation samples, converted as a batch is; None without a validation set."""
+def first_samples(trainer: Trainer, module: Any, count: int) -> Samples | None:
+    """The first validation samples, converted as a batch is; None without a validation set."""
     data: Any = getattr(trainer, "datamodule", None)
     loader = None if data is None else data.val_dataloader()
     if loader is None:
         return None
-    parts: list[Tensor] = []
+    parts: list[dict[str, Any]] = []
     for batch in loader:
         batch = data.transfer_batch_to_device(batch, module.device, 0)
-        parts.append(only_valid(data.on_after_batch_transfer(batch, 0))["x"])
-        if sum(map(len, parts)) >= count:
+        parts.append(only_valid(data.on_after_batch_transfer(batch, 0)))
+        if sum(len(part["x"]) for part in parts) >= count:
             break
-    sized = [part for part in parts if part.shape[1:] == parts[0].shape[1:]]
-    return torch.cat(sized)[:count] if sized else None
+    sized = [part for part in parts if part["x"].shape[1:] == parts[0]["x"].shape[1:]]
+    if not sized:
+        return None
+    lengths = torch.cat([part["lengths"] for part in sized])[:count] if "lengths" in sized[0] else None
+    return Samples(torch.cat([part["x"] for part in sized])[:count], lengths)
 
 
 @torch.no_grad()
-def reconstruct(trainer: Trainer, tokenizer: Tokenizer, x: Tensor) -> Tensor:
+def reconstruct(trainer: Trainer, tokenizer: Tokenizer, samples: Samples) -> Tensor:
     """The reconstruction in evaluation mode and the run's precision; the tokenizer is left as it was."""
     with evaluating(tokenizer), trainer.precision_plugin.val_step_context():
-        return tokenizer(x).x.float()
+        return tokenizer(samples.x, samples.lengths).x.float()

@@ -7,10 +7,12 @@ from typing import Any
 
 from lightning import Callback, Trainer
 
+from mmtok.evaluation.modalities import modality_of
 from mmtok.training.loggers import RunLog
 from mmtok.training.logs import LogConfig
 
-UNITS = {"image": "img/s", "audio": "clips/s", "text": "docs/s", "vector": "rows/s"}
+SHOWN = {"loss": "loss {:.3g}", "psnr": "psnr {:.1f}", "si_sdr": "si-sdr {:.1f}"}
+"""Scalars of the window that the line shows, where they are logged, and how."""
 
 
 class Progress(Callback):
@@ -34,7 +36,8 @@ class Progress(Callback):
         if step > 1:  # the first step compiles and starts workers
             self._pace = smooth(self._pace, self.run_log.latest["speed/wall_seconds"])
         if trainer.is_global_zero:
-            unit = UNITS.get(pl_module.tokenizer.spec.modality, "samples/s")
+            modality = modality_of(pl_module.tokenizer.spec)
+            unit = "samples/s" if modality is None else modality.unit
             self.say(line(step, trainer.max_steps, self.run_log.latest, self._pace, unit))
 
 
@@ -54,10 +57,7 @@ def line(step: int, last: int, values: Mapping[str, float], pace: float | None, 
         unit: of samples a second.
     """
     parts = [f"step {step:,}/{last:,}"]
-    if "loss" in values:
-        parts.append(f"loss {values['loss']:.3g}")
-    if "psnr" in values:
-        parts.append(f"psnr {values['psnr']:.1f}")
+    parts += [form.format(values[name]) for name, form in SHOWN.items() if name in values]
     if "usage/active" in values:
         parts.append(f"codes {100 * values['usage/active']:.0f} %")
     if pace is None:

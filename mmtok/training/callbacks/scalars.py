@@ -12,9 +12,9 @@ from lightning import Callback, Trainer
 from lightning.pytorch.profilers import Profiler
 
 from datamodules.module import ShardDataModule
+from mmtok.evaluation.modalities import modality_of
 from mmtok.training.loggers import RunLog
 from mmtok.training.logs import LogConfig
-from mmtok.training.measures import psnr
 from mmtok.training.wandb_artifacts import describe
 
 FETCH = "[_TrainingEpochLoop].train_dataloader_next"
@@ -96,8 +96,8 @@ class Scalars(Callback):
         count = batch["x"].shape[0] * trainer.world_size
         self.samples += count
         self._window += count
-        if outputs["x"].ndim == 4:
-            pl_module.log_scalars({"psnr": psnr(outputs["reconstruction"], outputs["x"]).mean()})
+        if (modality := modality_of(pl_module.tokenizer.spec)) is not None:
+            pl_module.log_scalars(modality.glance(outputs["reconstruction"], outputs["x"]))
         step = trainer.global_step
         if step == self._step:  # an accumulated batch without an update
             return

@@ -2,69 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 
-from mmtok.evaluation.metrics import PictureMetrics, psnr
+from mmtok.evaluation.modalities import modality_of
 from mmtok.quantizers.usage import UsageWindow
-from mmtok.tokenizers.pixels import to_uint8
 from mmtok.training.callbacks.usage import reduced, usage_scalars
 from mmtok.training.loggers import RunLog
 from mmtok.training.logs import ScalarBuffer
 
 
 class Validation(Callback):
-    """Logs `val/*`: losses; what `mmtok evaluate` measures of pictures; the quantization gap; usage of the set."""
+    """Logs `val/*`: losses; what the modality's meter measures; usage of the set."""
 
     def __init__(self, log: RunLog, say: Callable[[str], None]) -> None:
         self.run_log = log
         self.say = say
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._means, self._usage = ScalarBuffer(), UsageWindow()
-        self._pictures = PictureMetrics(pl_module.device)
+        spec = pl_module.tokenizer.spec
+        self._modality = modality_of(spec)
+        self._meter = None if self._modality is None else self._modality.meter(spec, pl_module.device)
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
+        self, trainer: Trainer, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
         x, count = outputs["x"], outputs["x"].shape[0]
         values = {"loss": outputs["loss"], **{f"loss/{name}": term for name, term in outputs["terms"].items()}}
-        if x.ndim == 4:
-            source = to_uint8(x)
-            values["psnr_bypass"] = psnr(source, to_uint8(outputs["bypass"])).mean()
-            self._pictures.update(source, to_uint8(outputs["reconstruction"]))
+        if self._meter is not None:
+            self._meter.update(x, outputs["reconstruction"], outputs["bypass"], outputs.get("lengths"))
         if count == 0:  # all padding: the means are NaN, but every rank must bring the same names
             values = {name: torch.zeros_like(value) for name, value in values.items()}
         self._means.add(values, weight=count)
         self._usage.add(outputs["quantized"].stats)
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking:
             return
         means = self._means.flush(trainer.world_size)
         if not means:
             return
-        if "psnr_bypass" in means:
-            self._pictures.sums = reduced({"sums": self._pictures.sums}, trainer.world_size)["sums"]
-            means |= self._pictures.result()
-            means["quantization_gap"] = means["psnr_bypass"] - means["psnr"]
+        if self._meter is not None:
+            for name, total in reduced(self._meter.sums, trainer.world_size).items():
+                self._meter.sums[name].copy_(total)
+            means |= self._meter.result()
         means |= usage_scalars(self._usage.read(reduced(self._usage.sums, trainer.world_size)))
         step = trainer.global_step
         self.run_log.scalars(step, {f"val/{name}": value for name, value in means.items()})
         if trainer.is_global_zero:
-            self.say(summary(step, self.run_log.latest))
+            measured = [] if self._modality is None else self._modality.line(self.run_log.latest)
+            self.say(summary(step, self.run_log.latest, measured))
 
 
-def summary(step: int, values: Mapping[str, float]) -> str:
-    """The line after a validation."""
-    parts = [f"validation at step {step:,}", f"loss {values['val/loss']:.3g}"]
-    if "val/psnr" in values:
-        parts.append(f"psnr {values['val/psnr']:.2f}")
-        parts.append(f"quantizer costs {values['val/quantization_gap']:.2f} dB")
-        parts.append(f"fine detail {100 * values['val/high_frequency_ratio']:.0f} %")
+def summary(step: int, values: Mapping[str, float], measured: Sequence[str] = ()) -> str:
+    """The line after a validation.
+
+    Args:
+        step: updates done.
+        values: the latest scalars by their names in the log.
+        measured: what the modality says of them.
+    """
+    parts = [f"validation at step {step:,}", f"loss {values['val/loss']:.3g}", *measured]
     if "val/usage/active" in values:
         parts.append(f"codes {100 * values['val/usage/active']:.0f} %")
     return " | ".join(parts)

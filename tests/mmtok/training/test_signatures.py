@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mmtok.codes import CodeSpec
 from mmtok.training.alarms import Alarm, AlarmConfig
 from mmtok.training.callbacks.signatures import Signatures
 from mmtok.training.callbacks.validation import Validation
@@ -31,7 +32,8 @@ class Stage:
 
     def validate(self, step, x, reconstruction, bypass=None, ids=None, labels=None):
         self.trainer.global_step = step
-        module = SimpleNamespace(device=torch.device("cpu"))
+        spec = CodeSpec("image", (16,), channels=3)
+        module = SimpleNamespace(device=torch.device("cpu"), tokenizer=SimpleNamespace(spec=spec))
         ids = torch.zeros(len(x), 1, 4, dtype=torch.long) if ids is None else ids
         for callback in self.callbacks:
             callback.on_validation_start(self.trainer, module)

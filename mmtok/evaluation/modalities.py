@@ -1,0 +1,15 @@
+"""What is measured and shown of each modality: one table, keyed by `spec.modality`."""
+
+from __future__ import annotations
+
+from mmtok.codes import CodeSpec
+from mmtok.evaluation.image_modality import ImageModality
+from mmtok.evaluation.modality import Modality
+
+MODALITIES: dict[str, Modality] = {"image": ImageModality()}
+"""A plugin adds its own."""
+
+
+def modality_of(spec: CodeSpec) -> Modality | None:
+    """What is measured and shown of these signals; None where nothing is known of their modality."""
+    return MODALITIES.get(spec.modality)
