@@ -49,6 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"mmtok: {describe(error)}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        # While it waits for a batch, PyTorch puts a vaguer error around the one that tells the signal.
+        said = lost_worker(str(error.__cause__)) or lost_worker(str(error))
+        if said is None or os.environ.get("MMTOK_DEBUG"):
+            raise
+        print(f"mmtok: {said}", file=sys.stderr)
+        return 2
 
 
 def show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
@@ -89,3 +96,21 @@ def describe(error: Exception) -> str:
         # From a loader's worker: torch makes the whole traceback the message. A person needs what stands at its end.
         return text.strip().rsplit(f"{type(error).__name__}: ", 1)[-1]
     return text
+
+
+def lost_worker(said: str) -> str | None:
+    """What the death of a loader's worker means, of PyTorch's words for it; None where they are about something else.
+
+    PyTorch raises it wherever the training process happens to be.
+    """
+    of_worker = said.startswith("DataLoader worker")
+    if "</torch_" in said or (of_worker and "shared memory" in said):  # the name of such a file
+        why = "for want of shared memory (/dev/shm), through which batches travel: give the container more of it"
+    elif not of_worker:
+        return None
+    elif "Killed" in said:
+        why = "by somebody else, mostly the system for want of memory: ask for more (cluster.memory)"
+    else:
+        why = "by itself: data.workers=0 shows how"
+    first = said.splitlines()[0].rstrip(". ")
+    return f"a loader process ended {why}, or lower data.workers. The same command continues. ({first})"

@@ -1,14 +1,20 @@
 """The command as a person meets it: verbs, mistakes, exit statuses."""
 
 import importlib
+import multiprocessing
+import os
+import re
+import signal
 import subprocess
 import sys
 
 import pytest
 import yaml
 
+from datamodules.reader import Reader
 from mmtok import __version__
-from mmtok.cli import VERBS, describe, main
+from mmtok.cli import VERBS, describe, lost_worker, main
+from tests.conftest import SMALL
 
 DESIGNED = {"config", "shards", "train", "evaluate", "encode", "decode", "doctor", "submit", "status", "wandb-sync"}
 
@@ -104,3 +110,40 @@ def test_stopping_is_no_traceback(monkeypatch, capsys):
 def test_an_error_of_a_loader_worker_is_told_without_its_traceback():
     text = "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File x\n"
     assert describe(ValueError(f"{text}some.module.ValueError: a picture: is cut.\n")) == "a picture: is cut."
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("DataLoader worker (pid 7) is killed by signal: Killed. ", r"want of memory.*lower data\.workers.*\(pid 7\)"),
+        ("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out "
+         "of shared memory.", "shared memory .*/dev/shm"),
+        ("Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+         "RuntimeError: unable to write to file </torch_7_3_1>: No space left on device (28)", "shared memory"),
+        ("DataLoader worker (pid(s) 7, 9) exited unexpectedly", r"data\.workers=0 shows how"),
+        ("CUDA error: too much shared memory", None),
+    ],
+)  # fmt: skip
+def test_the_death_of_a_loader_worker_is_explained(said, expected):
+    told = lost_worker(said)
+    if expected is None:
+        assert told is None
+    else:
+        assert re.search(expected, told)
+        assert "\n" not in told
+
+
+def test_a_loader_worker_killed_for_want_of_memory_is_one_line(shards, tmp_path, capsys, monkeypatch):
+    attempt = Reader.attempt
+
+    def killed(self, slot, place):
+        if slot == 9 and multiprocessing.parent_process() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)  # as the system does
+        return attempt(self, slot, place)
+
+    words = ["train", "image/demo", "logger/quiet", f"data.shards={shards}/train", f"run_dir={tmp_path}/run", *SMALL]
+    with monkeypatch.context() as patch:
+        patch.setattr(Reader, "attempt", killed)
+        assert main([*words, "data.workers=1", "checkpoint.every_steps=1"]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("mmtok: a loader process ended by somebody else, mostly the system for want of memory")
