@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -105,7 +106,7 @@ def first_samples(trainer: Trainer, module: Any, count: int) -> Samples | None:
     loader = None if data is None else data.val_dataloader()
     if loader is None:
         return None
-    parts: list[dict[str, Any]] = []
+    parts: list[Mapping[str, Any]] = []
     for batch in loader:
         batch = data.transfer_batch_to_device(batch, module.device, 0)
         parts.append(only_valid(data.on_after_batch_transfer(batch, 0)))
