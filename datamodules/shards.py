@@ -7,6 +7,7 @@ training is computed (`order.py`), the index gives the place of each sample, so 
 from __future__ import annotations
 
 import os
+import resource
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from functools import cached_property
@@ -23,7 +24,7 @@ from datamodules.remote import is_remote
 from datamodules.shardindex import ShardError, ShardIndex
 
 MAX_OPEN = 128
-"""Tars, each with its mapped index, held open by one process: well under the usual limit of 1,024 files."""
+"""Tars of one set, each with its mapped index, held open by one process, where its limit of files allows that."""
 IDLE = 4096
 """Samples read without one of a remote shard, after which it is closed: while open, it stays in the cache."""
 
@@ -45,11 +46,15 @@ class _Open(NamedTuple):
 class ShardSet:
     """A shard set opened for reading by position. Safe to fork and to pickle: files are opened where they are read."""
 
-    def __init__(self, home: str | Path, manifest: Manifest, cache: ShardCache | None = None) -> None:
+    def __init__(
+        self, home: str | Path, manifest: Manifest, cache: ShardCache | None = None, max_open: int | None = None
+    ) -> None:
         self.home = str(home)
         """Folder or address of the manifest."""
         self.manifest = manifest
         self.cache = cache or ShardCache()
+        self.max_open = max_open or share_of_files(1)
+        """Tars that one process holds open."""
         self.counts = np.array([shard.samples for shard in manifest.shards], dtype=np.int64)
         """(shards,) samples of each."""
         self._open: OrderedDict[int, _Open] = OrderedDict()
@@ -65,6 +70,7 @@ class ShardSet:
         cache_dir: str | Path | None = None,
         cache_bytes: int | None = None,
         allow_pipe: bool = False,
+        max_open: int | None = None,
     ) -> ShardSet:
         """Open a set by its folder or its manifest, at a path or an address; no tar is touched yet.
 
@@ -73,6 +79,7 @@ class ShardSet:
             cache_dir: folder for remote shards.
             cache_bytes: most bytes in it.
             allow_pipe: permit `pipe:` addresses in the manifest.
+            max_open: tars that one process holds open; by default as of a single set.
 
         Raises:
             ShardError: there is no shard set, or it is empty or damaged.
@@ -86,7 +93,7 @@ class ShardSet:
             home, manifest = str(found.parent), Manifest.load(found)
         if not manifest.samples:
             raise ShardError(f"{remote.shown(str(path))}: the manifest lists no samples.")
-        return cls(home, manifest, cache)
+        return cls(home, manifest, cache, max_open)
 
     def name(self, parts: int = 1) -> str:
         """The last parts of its folder or address, as a name for files and figures."""
@@ -187,7 +194,7 @@ class ShardSet:
             self._broken[shard] = f"shard {self.manifest.shards[shard].name}: {error}"
             raise ShardError(self._broken[shard]) from error
         self._open[shard] = opened
-        if len(self._open) > MAX_OPEN:
+        if len(self._open) > self.max_open:
             os.close(self._open.popitem(last=False)[1].fd)
         return opened
 
@@ -242,3 +249,10 @@ class ShardSet:
             "licence": m.licence,
             "fingerprint": m.fingerprint,
         }
+
+
+def share_of_files(sets: int) -> int:
+    """Tars that one process may hold open of each of some sets to train on, beside as many to validate on."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = soft if soft > 0 else 1 << 20  # no limit is a negative number
+    return max(2, min(MAX_OPEN, limit // 2 // (2 * sets)))

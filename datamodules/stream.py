@@ -22,7 +22,7 @@ from datamodules.ahead import Ahead
 from datamodules.base import DataConfig
 from datamodules.order import BatchPlan, Place, StreamOrder
 from datamodules.reader import BadSample, Collate, Decode, Reader
-from datamodules.shards import ShardSet
+from datamodules.shards import ShardSet, share_of_files
 
 
 class BatchStream(webdataset.DataPipeline):
@@ -64,7 +64,7 @@ class BatchStream(webdataset.DataPipeline):
             ValueError: the batch does not divide over ranks and accumulation, or a set is smaller than `data.streams`.
         """
         self.order = stream_order(sets, config, seed)
-        self.plan = BatchPlan.check(config.batch_size, world, rank, accumulate)
+        self.plan = BatchPlan.check(config.batch_size, world, rank, accumulate, config.items_per_sample)
         self.start_update = start_update
         self.reader = Reader(sets, decode, seed=seed, max_bad_fraction=config.max_bad_fraction, extensions=extensions)
         self.collate = collate
@@ -171,9 +171,13 @@ def only_valid(batch: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def open_set(path: str, config: DataConfig) -> ShardSet:
-    """A shard set with the cache that the configuration names."""
+    """A shard set with the cache that the configuration names, and its share of the files that may be open."""
     limit = None if config.cache_gb is None else int(config.cache_gb * 1e9)
-    return ShardSet.open(path, cache_dir=config.cache_dir, cache_bytes=limit, allow_pipe=config.allow_pipe)
+    sets = 1 if isinstance(config.shards, str) else len(config.shards)
+    return ShardSet.open(
+        path, cache_dir=config.cache_dir, cache_bytes=limit, allow_pipe=config.allow_pipe,
+        max_open=share_of_files(sets),
+    )  # fmt: skip
 
 
 def open_sets(config: DataConfig) -> list[ShardSet]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import resource
 from collections import Counter
 from dataclasses import replace
 from itertools import islice
@@ -10,7 +12,7 @@ import pytest
 from datamodules.base import DataConfig, WeightedSet
 from datamodules.decode import decode
 from datamodules.reader import ENOUGH, BadCount, BadDataError, BadSample
-from datamodules.shards import ShardSet
+from datamodules.shards import ShardSet, share_of_files
 from datamodules.stream import BatchStream, ValStream, loader, open_sets
 from datamodules.writer import ShardWriter
 
@@ -70,6 +72,26 @@ def test_resume_at_any_update_equals_uninterrupted(config, start, workers):
     whole = keys_of(islice(loader(stream_of(config), 0), 20))
     again = keys_of(islice(loader(stream_of(config, start_update=start), workers, context="fork"), 20 - start))
     assert again == whole[start:]
+
+
+def test_a_mixture_of_many_shards_stays_within_the_limit_of_open_files(tmp_path):
+    """Each sample of a tar that could not be opened for that would count as unreadable."""
+    names = [str(tmp_path / str(i)) for i in range(3)]
+    for name in names:
+        with ShardWriter(name, kind="images", samples_per_shard=1) as writer:
+            for i in range(20):
+                writer.add(f"{i:02d}", {"cls": b"1"})
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = max(map(int, os.listdir("/proc/self/fd"))) + 1 + 48
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))
+    try:
+        sets = open_sets(DataConfig(shards=tuple(WeightedSet(path=name) for name in names)))
+        assert {one.max_open for one in sets} == {most // 12}
+        for shard in range(20):
+            assert [one.read(shard, 0).key for one in sets] == [f"{shard:02d}"] * 3
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert share_of_files(1) == 128
 
 
 def test_resume_with_another_world_and_accumulation_continues_the_same_batches(config):
