@@ -12,6 +12,7 @@ from math import prod
 from typing import Literal
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from mmtok.networks.attention1d import transformer
 from mmtok.networks.base import EncoderConfig, Networks, Reach, register_network
@@ -241,9 +242,9 @@ class SEANet(Networks):
     def last_layer(self) -> Tensor:
         convolution = self.decoder.conv_out
         assert isinstance(convolution, nn.Conv1d)
-        if self.config.norm == "none":
+        if not is_parametrized(convolution, "weight"):
             return convolution.weight
-        # Its direction: the weight is made of it anew in each pass, and a copy made here would be in no graph.
+        # Its direction: the weight is made of it anew in each pass, and one made here would be in no graph.
         return convolution.parametrizations.weight.original1  # type: ignore[union-attr, return-value]
 
     @property
