@@ -1,3 +1,3 @@
 """Shards to batches: what streams into training, for every modality."""
 
-from datamodules import images  # noqa: F401, registers
+from datamodules import audio, images  # noqa: F401, these register

@@ -37,7 +37,7 @@ class DataConfig:
     """A shard set to validate on, or several, read one after the other; by default the `val` (else `test`) set beside
     each training set that has one."""
     batch_size: int = 64
-    """Samples of one update, over all ranks and accumulated batches."""
+    """Samples of one update, over all ranks and accumulated batches; of sounds, crops."""
     val_batch_size: int = 64
     """Samples of one validation batch of one rank."""
     val_samples: int = 1000
@@ -65,6 +65,16 @@ class DataConfig:
             raise ValueError("shards names no shard set. Give a folder or an address, or a list of {path, weight}.")
         if self.cache_gb is not None and self.cache_gb <= 0:
             raise ValueError(f"cache_gb={self.cache_gb} must be above 0.")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size of a training item without its channels: (height, width), or (samples,); empty where items differ."""
+        return ()
+
+    @property
+    def items_per_sample(self) -> int:
+        """Items of a batch that are made of each sample read."""
+        return 1
 
 
 datamodules: Registry[DataConfig, ShardDataModule] = Registry("data", DataConfig)

@@ -48,13 +48,18 @@ class ImagesConfig(DataConfig):
         if not 0 < self.min_scale <= 1:
             raise ValueError(f"min_scale={self.min_scale} must be in (0, 1].")
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.image_size, self.image_size)
+
 
 @register_data("images", ImagesConfig)
 class Images(ShardDataModule):
     """Batches of "x" (B, C, H, W), "label" (B,) with -1 where there is none, and "key"."""
 
     config: ImagesConfig
-    extensions = ("jpg", "jpeg", "png", "webp", "cls")
+    content = ("jpg", "jpeg", "png", "webp")
+    extensions = (*content, "cls")
 
     def item(self, sample: SlotSample, training: bool) -> tuple[np.ndarray, int, str]:
         """One sample -> pixels (C, H, W) uint8, class, key."""

@@ -10,7 +10,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.base import DataConfig
+from datamodules.base import DataConfig, datamodules
 from datamodules.reader import SlotSample
 from datamodules.remote import beside, shown
 from datamodules.shardindex import ShardError
@@ -25,7 +25,9 @@ class ShardDataModule(LightningDataModule):
     Rank, world and position are read from the trainer in its own process and given to the workers.
     """
 
-    extensions: ClassVar[tuple[str, ...] | None] = None
+    content: ClassVar[tuple[str, ...]] = ()
+    """Members of which every sample has one, by the last part of their extension: what its modality is about."""
+    extensions: tuple[str, ...] | None = None
     """Members of a sample that `item` looks at; None reads all."""
 
     def __init__(self, config: DataConfig) -> None:
@@ -46,10 +48,10 @@ class ShardDataModule(LightningDataModule):
         for one in [*self.training_sets(), *self.validation_sets()]:
             listed = one.manifest.extensions
             # Nothing is listed where only sidecars were read.
-            if self.extensions and listed and not {name.rpartition(".")[2] for name in listed} & set(self.extensions):
+            if self.content and listed and not {name.rpartition(".")[2] for name in listed} & set(self.content):
                 raise ConfigError(
-                    f"{shown(one.home)} holds {', '.join(listed)}; {type(self).__name__} reads "
-                    f"{', '.join(self.extensions)}."
+                    f"{shown(one.home)} holds {', '.join(listed)}; data.name={datamodules.name_of(self.config)} reads "
+                    f"{', '.join(self.content)}."
                 )
 
     def item(self, sample: SlotSample, training: bool) -> Any:

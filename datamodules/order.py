@@ -232,19 +232,19 @@ class BatchPlan(NamedTuple):
     accumulate: int = 1
 
     @classmethod
-    def check(cls, batch_size: int, world: int = 1, rank: int = 0, accumulate: int = 1) -> BatchPlan:
-        """A plan, if the global batch divides over ranks and accumulation."""
-        parts = world * accumulate
+    def check(cls, batch_size: int, world: int = 1, rank: int = 0, accumulate: int = 1, each: int = 1) -> BatchPlan:
+        """A plan, if the global batch divides over ranks and accumulation, where each slot gives `each` items of it."""
+        parts = world * accumulate * each
         if batch_size < 1 or batch_size % parts:
             lower = batch_size - batch_size % parts
             near = " or ".join(str(size) for size in (lower, lower + parts) if size > 0)
             raise ValueError(
-                f"data.batch_size={batch_size} does not divide over {world} ranks x {accumulate} accumulation steps. "
-                f"Use {near}."
+                f"data.batch_size={batch_size} does not divide over {world} ranks x {accumulate} accumulation steps"
+                f"{f' x {each} crops a clip' if each > 1 else ''}. Use {near}."
             )
         if not 0 <= rank < world:
             raise ValueError(f"rank={rank} is not one of {world} ranks")
-        return cls(batch_size, world, rank, accumulate)
+        return cls(batch_size // each, world, rank, accumulate)
 
     @property
     def micro_size(self) -> int:

@@ -45,7 +45,9 @@ def _tasks(config: RunConfig, cluster: ClusterConfig) -> Iterator[str]:
     if trainer.accelerator == "cpu" and cluster.gpus_per_node:
         yield f"trainer.accelerator=cpu would leave {cluster.gpus_per_node} GPUs of each node idle. Add hardware/gpu."
     try:
-        BatchPlan.check(config.data.batch_size, cluster.world, accumulate=trainer.accumulate)
+        BatchPlan.check(
+            config.data.batch_size, cluster.world, accumulate=trainer.accumulate, each=config.data.items_per_sample
+        )
     except ValueError as error:
         yield str(error)
     if config.data.workers >= cluster.cpus_per_task > 1:

@@ -208,7 +208,8 @@ def check_division(config: RunConfig, world: int) -> None:
     Raises:
         ValueError: it does not divide; names the nearest sizes that do.
     """
-    BatchPlan.check(config.data.batch_size, world, accumulate=config.trainer.accumulate)
+    data = config.data
+    BatchPlan.check(data.batch_size, world, accumulate=config.trainer.accumulate, each=data.items_per_sample)
 
 
 def quiet() -> None:
