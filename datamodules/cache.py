@@ -27,8 +27,9 @@ from datamodules.tarscan import scan_file
 
 SHARE = 0.8
 """Share of the disk (what is free plus what the cache holds) that the cache may fill."""
-FIGURES = ("cache_hits", "cache_misses", "cache_evictions", "fetch_seconds", "fetched_mb")
-"""What a cache counts; times of threads that fetch ahead are in it, so it may exceed the time that passed."""
+FIGURES = ("cache_hits", "cache_misses", "cache_evictions", "cache_overfull", "fetch_seconds", "fetched_mb")
+"""What a cache counts. Overfull: shards fetched beyond its limit, all others being in use. Seconds are also those of
+threads that fetch ahead, so they may exceed the time that passed."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -114,16 +115,20 @@ class ShardCache:
         check(url, self.allow_pipe)
 
     def make_room(self, need: int, keep: Path | None = None) -> bool:
-        """Drop what was used longest ago, and nobody holds, until `need` more bytes fit; whether they do."""
-        entries = []
-        for tar in self.folder.glob("*.tar"):
+        """Drop what was used longest ago, and nobody holds, until `need` bytes for `keep` fit; whether they do."""
+        entries, there, held = [], 0, 0
+        for path in [*self.folder.glob("*.tar"), *self.folder.glob("[!.]*.part")]:
             with suppress(FileNotFoundError):  # another process makes room too
-                stat = tar.stat()
-                entries.append((stat.st_mtime, stat.st_size, tar))
-        held = sum(size for _, size, _ in entries)
+                stat = path.stat()
+                there += stat.st_size
+                if path.suffix == ".tar":
+                    entries.append((stat.st_mtime, stat.st_size, path))
+                if path != keep:  # what others fetch counts as it will be, by the size in its name
+                    promised = path.stem.rpartition("-")[2] if path.suffix == ".part" else ""
+                    held += max(stat.st_size, int(promised or 0))
         limit = self.limit_bytes
         if limit is None:
-            limit = int(SHARE * (shutil.disk_usage(self.folder).free + held))
+            limit = int(SHARE * (shutil.disk_usage(self.folder).free + there))
         if need > limit:
             raise CacheError(
                 f"{self.folder} may hold {limit:,} bytes, and one shard has {need:,}. Raise data.cache_gb, free space, "
@@ -134,25 +139,33 @@ class ShardCache:
                 return True
             if tar != keep and self._drop(tar):
                 held -= size
-        return held + need <= limit
+        if held + need <= limit:
+            return True
+        self.figures.add(cache_overfull=1)
+        return False
 
     def _drop(self, tar: Path) -> bool:
         """Remove a tar unless somebody reads or fetches it."""
         with self._lock(tar, wait=False) as mine:
             if not mine:
                 return False
-            with suppress(FileNotFoundError):
-                descriptor = os.open(tar, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    return False
-                else:
-                    for suffix in (".tar", ".idx", ".part", ".lock"):
-                        tar.with_suffix(suffix).unlink(missing_ok=True)
-                finally:
-                    os.close(descriptor)
-                self.figures.add(cache_evictions=1)
+            try:
+                # For writing: NFS refuses an exclusive lock otherwise, and nothing would ever be dropped.
+                descriptor = os.open(tar, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return True
+            except OSError:  # another user's
+                return False
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return False
+            else:
+                for suffix in (".tar", ".idx", ".part", ".lock"):
+                    tar.with_suffix(suffix).unlink(missing_ok=True)
+            finally:
+                os.close(descriptor)
+            self.figures.add(cache_evictions=1)
         return True
 
     def _hold(self, path: Path, size: int | None) -> int | None:
@@ -204,8 +217,12 @@ class ShardCache:
         part = path.with_suffix(".part")
         self._sweep()
         try:
-            self.make_room(size or 0)
+            part.touch()  # before room is made: of two that come together, each sees the other's
+            if size is not None:
+                self.make_room(size, keep=part)
             got = self._verified(url, part, size, sha256)
+            if size is None:
+                self.make_room(got, keep=part)
             part.replace(path)
         except OSError as error:
             if isinstance(error, ShardError):
@@ -215,8 +232,6 @@ class ShardCache:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
         self.figures.add(cache_misses=1, fetched_mb=got / 1e6, fetch_seconds=time.perf_counter() - began)
-        if size is None:
-            self.make_room(0, keep=path)
 
     def _sweep(self) -> None:
         """Remove what killed processes left half fetched."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import multiprocessing
 import os
@@ -79,6 +81,51 @@ def test_a_shard_that_is_read_is_not_dropped_until_its_reader_is_done(tmp_path):
     os.utime(held, (0, 0))
     cache.fetch(source(tmp_path, "last.tar", b"x" * 100))
     assert not held.exists()
+
+
+def test_a_cache_whose_shards_are_all_in_use_grows_past_its_limit_and_counts_it(tmp_path):
+    cache = ShardCache(tmp_path / "cache", limit_bytes=250)
+    held = [cache.lease(source(tmp_path, f"{i}.tar", b"x" * 100), 100) for i in range(2)]
+    assert "cache_overfull" not in cache.figures.take()
+    held.append(cache.lease(source(tmp_path, "2.tar", b"x" * 100), 100))
+    assert all(path.exists() for path, _ in held)
+    assert cache.figures.take()["cache_overfull"] == 1
+    for _, descriptor in held:
+        os.close(descriptor)
+
+
+def test_what_others_fetch_takes_room_already(tmp_path, web):
+    """The limit holds over all processes of a node, though each makes room for its own shard alone."""
+    limit, size = 2500, 1000
+    for i in range(6):
+        web.files[f"/{i}.tar"], web.faults[f"/{i}.tar"] = bytes([i]) * size, ["slow"]
+    cache = ShardCache(tmp_path / "cache", limit_bytes=limit)
+    for i in range(2):
+        cache.fetch(f"{web.url}/{i}.tar", size)
+    children = [FORK.Process(target=cache.fetch, args=(f"{web.url}/{i}.tar", size)) for i in (2, 3)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(30)
+    assert [child.exitcode for child in children] == [0, 0]
+    assert len(list((tmp_path / "cache").glob("*.tar"))) == 2
+
+
+def test_a_tar_is_opened_for_writing_where_it_is_dropped(tmp_path, monkeypatch):
+    """NFS refuses an exclusive lock of a file that was opened for reading."""
+    flock = fcntl.flock
+
+    def as_on_nfs(file, how):
+        mode = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE
+        if how & fcntl.LOCK_EX and mode == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", as_on_nfs)
+    cache = ShardCache(tmp_path / "cache", limit_bytes=150)
+    for i in range(3):
+        path = cache.fetch(source(tmp_path, f"{i}.tar", b"x" * 100))
+    assert [*(tmp_path / "cache").glob("*.tar")] == [path]
 
 
 def _hold_for_ever(folder, url, ready):

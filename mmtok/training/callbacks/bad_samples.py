@@ -21,6 +21,7 @@ class BadSamples(Callback):
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
         self.count = 0
+        self._overfull = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Mapping[str, Any], batch_idx: int
@@ -28,7 +29,14 @@ class BadSamples(Callback):
         bad = batch.get("bad")
         if bad is None:
             return
-        pl_module.log_scalars({"data/bad_share": len(bad) / batch["x"].shape[0], **batch.get("loader", {})})
+        figures = batch.get("loader", {})
+        pl_module.log_scalars({"data/bad_share": len(bad) / batch["x"].shape[0], **figures})
+        if figures.get("speed/cache_overfull") and not self._overfull and trainer.is_global_zero:
+            self._overfull = True
+            self.say(
+                "WARNING: the node's cache of remote shards has grown past its limit: all that it holds are in use. "
+                "Raise data.cache_gb, or lower data.workers, data.streams or the size of the shards."
+            )
         for sample in bad:
             self.count += 1
             if self.count <= SHOWN and trainer.is_global_zero:

@@ -75,3 +75,15 @@ def test_a_shard_that_is_deleted_in_the_middle_of_an_epoch_is_named_and_the_run_
         tar.write_bytes(content)
     train(settings, say=lines.append)
     assert any(line.startswith("continuing") for line in lines)
+
+
+def test_a_cache_that_cannot_keep_its_limit_is_told_once(tiny, shards, tmp_path):
+    path = shards("d", 48, samples_per_shard=4)
+    size = max(tar.stat().st_size for tar in path.glob("*.tar"))
+    settings = config(tiny, path, trainer={"max_steps": 6, "val_every": 0})
+    data = replace(settings.data, shards=path.as_uri(), val_shards=str(path.parent / "val"), shuffle=48)
+    data = replace(data, cache_dir=str(tmp_path / "cache"), cache_gb=1.5 * size / 1e9)
+    lines: list[str] = []
+    run = train(replace(settings, data=data), say=lines.append)
+    assert len([line for line in lines if "has grown past its limit" in line and "Raise data.cache_gb" in line]) == 1
+    assert "speed/cache_overfull" in (run / "metrics.csv").read_text().partition("\n")[0]
