@@ -59,11 +59,17 @@ class Networks(nn.Module):
         encoder: signal (B, C, ...) -> latents (B, dim, ...), each axis shorter by `downsample`.
         decoder: latents (B, dim, ...) -> signal (B, C, ...).
         downsample: samples or pixels a side behind one position.
+        causal: of networks for sound: whether no frame depends on samples after it.
+        streams_exactly: whether, besides, nothing depends on padding, so that a stream gives each frame at once.
+        latency: samples beyond its own `downsample` that a stream's first frame waits for.
     """
 
     encoder: nn.Module
     decoder: nn.Module
     downsample: int
+    causal: bool = False
+    streams_exactly: bool = False
+    latency: int = 0
 
     @property
     def last_layer(self) -> Tensor:

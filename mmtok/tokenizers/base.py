@@ -37,6 +37,8 @@ class Latents(NamedTuple):
     """(H, W) with H * W = T, for images."""
     source_size: Tensor
     """(B, n) int64, pixels (height, width) or samples of each source, before padding."""
+    gain: Tensor | None = None
+    """(B,) what each item was divided by before the encoder, and what comes back is multiplied by; None for nothing."""
 
 
 class Reconstruction(NamedTuple):
@@ -80,6 +82,10 @@ class Tokenizer(nn.Module):
             digest.update(flat.view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
+    def describe(self) -> dict[str, str]:
+        """What a person wants to know before a training starts, by name: rates, levels, parameters."""
+        return {}
+
     def preprocess(self, source: Any) -> Tensor:
         """A file, bytes, picture or array -> x with a batch of one."""
         raise NotImplementedError
@@ -95,8 +101,16 @@ class Tokenizer(nn.Module):
         """Pad x to the stride and encode it; no quantization yet."""
         raise NotImplementedError
 
-    def synthesise(self, values: Tensor, grid: tuple[int, int] | None, size: tuple[int, ...]) -> Tensor:
-        """Values (B, T, D) -> signals (B, C, *size)."""
+    def synthesise(
+        self,
+        values: Tensor,
+        grid: tuple[int, int] | None,
+        size: tuple[int, ...],
+        *,
+        mask: Tensor | None = None,
+        gain: Tensor | None = None,
+    ) -> Tensor:
+        """Values (B, T, D) -> signals (B, C, *size); `mask` (B, T) and `gain` (B,) as in `Latents`."""
         raise NotImplementedError
 
     def forward(
@@ -117,14 +131,14 @@ class Tokenizer(nn.Module):
         """
         latents = self.embed(x, lengths)
         quantized = self.quantizer(latents.z, latents.mask, grid=latents.grid, levels=levels, seed=seed)
-        size = tuple(x.shape[2:])
-        return Reconstruction(self.synthesise(quantized.values, latents.grid, size), quantized, latents)
+        y = self.synthesise(quantized.values, latents.grid, tuple(x.shape[2:]), mask=latents.mask, gain=latents.gain)
+        return Reconstruction(y, quantized, latents)
 
     def bypass(self, latents: Latents, size: tuple[int, ...]) -> Tensor:
         """Signals decoded from latents that were not rounded; how much better they are is the quantization gap."""
         with torch.autocast(latents.z.device.type, enabled=False):
             values = self.quantizer.relax(latents.z)
-        return self.synthesise(values, latents.grid, size)
+        return self.synthesise(values, latents.grid, size, mask=latents.mask, gain=latents.gain)
 
     @torch.inference_mode()
     def encode(self, x: Tensor, lengths: Tensor | None = None, *, budget: int | None = None) -> Codes:
@@ -140,7 +154,8 @@ class Tokenizer(nn.Module):
         batch, positions = latents.z.shape[:2]
         full = torch.full((batch,), positions, device=ids.device)
         lengths_out = full if latents.mask is None else latents.mask.sum(1)
-        return Codes(ids, lengths_out, latents.source_size, grid=latents.grid)
+        extras = {} if latents.gain is None else {"gain": latents.gain}
+        return Codes(ids, lengths_out, latents.source_size, grid=latents.grid, extras=extras)
 
     def kept_levels(self, count: int, budget: int | None) -> Tensor | None:
         """The hint `levels` (count,) that a budget means to the quantizer; None where none is given.
@@ -162,7 +177,9 @@ class Tokenizer(nn.Module):
         with evaluating(self):
             values = self.quantizer.decode(codes.ids, grid=codes.grid)
             size = tuple(codes.source_size.amax(0).tolist())
-            return self.synthesise(values, codes.grid, size)
+            positions = torch.arange(codes.ids.shape[2], device=codes.lengths.device)
+            mask = positions < codes.lengths[:, None]
+            return self.synthesise(values, codes.grid, size, mask=mask, gain=codes.extras.get("gain"))
 
 
 @contextmanager

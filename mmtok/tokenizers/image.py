@@ -111,7 +111,15 @@ class ImageTokenizer(Tokenizer):
         grid = (latents.shape[2], latents.shape[3])
         return Latents(latents.flatten(2).transpose(1, 2), None, grid, torch.stack(sizes, 1))
 
-    def synthesise(self, values: Tensor, grid: tuple[int, int] | None, size: tuple[int, ...]) -> Tensor:
+    def synthesise(
+        self,
+        values: Tensor,
+        grid: tuple[int, int] | None,
+        size: tuple[int, ...],
+        *,
+        mask: Tensor | None = None,
+        gain: Tensor | None = None,
+    ) -> Tensor:
         if grid is None:
             raise ValueError("Codes of pictures need their grid (H, W) to be decoded, got None.")
         # Contiguous, so that the weights choose the memory format: channels-last GroupNorm is slow on a CPU.

@@ -65,6 +65,8 @@ def _train(config: RunConfig, run_dir: Path, lease: Lease | None, say: Say) -> N
     for line in without_effect(config):
         say(line)
     module = build_module(config)
+    if facts := module.tokenizer.describe():
+        say(" | ".join(f"{name} {value}" for name, value in facts.items()))
     if config.init_from and resume is None:
         for line in initialise(module, config.init_from):
             say(line)
