@@ -45,7 +45,7 @@ class ImageModality:
     def meter(self, spec: CodeSpec, device: torch.device) -> ImageMeter:
         return ImageMeter(device)
 
-    def glance(self, reconstruction: Tensor, x: Tensor) -> dict[str, Tensor]:
+    def glance(self, reconstruction: Tensor, x: Tensor, lengths: Tensor | None = None) -> dict[str, Tensor]:
         return {"psnr": psnr(reconstruction, x).mean()}
 
     def line(self, values: Mapping[str, float]) -> list[str]:

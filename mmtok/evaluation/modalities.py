@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from mmtok.codes import CodeSpec
+from mmtok.evaluation.audio_modality import AudioModality
 from mmtok.evaluation.image_modality import ImageModality
 from mmtok.evaluation.modality import Modality
 
-MODALITIES: dict[str, Modality] = {"image": ImageModality()}
+MODALITIES: dict[str, Modality] = {"image": ImageModality(), "audio": AudioModality()}
 """A plugin adds its own."""
 
 

@@ -40,7 +40,9 @@ class Exhibit:
 
     picture: Image
     sounds: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-    """(S, C) by name, in [-1, 1]."""
+    """(S, C) by name, in [-1, 1]: what came back."""
+    inputs: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """What went in, the same every time."""
     rate: int = 0
     """Samples a second of the sounds."""
 
@@ -54,8 +56,8 @@ class Modality(Protocol):
     def meter(self, spec: CodeSpec, device: torch.device) -> Meter:
         """Sums for one validation."""
 
-    def glance(self, reconstruction: Tensor, x: Tensor) -> dict[str, Tensor]:
-        """Cheap scalars of a training batch (B, C, ...) by their names in the log, on the device."""
+    def glance(self, reconstruction: Tensor, x: Tensor, lengths: Tensor | None = None) -> dict[str, Tensor]:
+        """Cheap scalars of a training batch (B, C, ...) by their names in the log, on the device, never NaN."""
 
     def line(self, values: Mapping[str, float]) -> list[str]:
         """Parts of the line after a validation, from what `Meter.result` gave under `val/`."""

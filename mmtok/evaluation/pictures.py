@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
 
-_INK, _PAPER, _BAR, _RULE, _DEAD = "#1f2328", "white", "#3b6ea5", "#c0392b", "#e5e7eb"
-_GAP, _TEXT = 4, 13
+INK, PAPER = "#1f2328", "white"
+_BAR, _RULE, _DEAD = "#3b6ea5", "#c0392b", "#e5e7eb"
+TEXT = 13
+"""Height of a line of text."""
+_GAP = 4
 
 
 def reconstruction_sheet(
@@ -46,19 +49,19 @@ def contact_sheet(
     count, _, height, width = pictures.shape
     factor = max(1, -(-tile // max(height, width)))
     step_x, step_y = width * factor + _GAP, height * factor + _GAP
-    margin = 8 + max(_text_width(label) for label in rows)
-    top = _TEXT + 2 * _GAP if title else _GAP
-    bottom = _TEXT + 2 * _GAP if captions else 0
-    size = (max(margin + count * step_x, _text_width(title) + 2 * _GAP), top + len(rows) * step_y + bottom)
-    sheet = Image.new("RGB", size, _PAPER)
+    margin = 8 + max(text_width(label) for label in rows)
+    top = TEXT + 2 * _GAP if title else _GAP
+    bottom = TEXT + 2 * _GAP if captions else 0
+    size = (max(margin + count * step_x, text_width(title) + 2 * _GAP), top + len(rows) * step_y + bottom)
+    sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
-    _write(draw, (_GAP, _GAP), title)
+    write(draw, (_GAP, _GAP), title)
     for row, (label, batch) in enumerate(rows.items()):
-        _write(draw, (_GAP, top + row * step_y + (step_y - _TEXT * len(label.splitlines())) // 2), label)
+        write(draw, (_GAP, top + row * step_y + (step_y - TEXT * len(label.splitlines())) // 2), label)
         for column, picture in enumerate(batch):
             sheet.paste(_enlarged(picture, factor), (margin + column * step_x, top + row * step_y))
     for column, caption in enumerate(captions):
-        _write(draw, (margin + column * step_x, top + len(rows) * step_y + _GAP // 2), caption)
+        write(draw, (margin + column * step_x, top + len(rows) * step_y + _GAP // 2), caption)
     return sheet
 
 
@@ -70,11 +73,11 @@ def usage_picture(counts: Sequence[Tensor], *, width: int = 640, height: int = 1
     """
     from PIL import Image, ImageDraw
 
-    sheet = Image.new("RGB", (width + 70, (height + 44) * max(len(counts), 1)), _PAPER)
+    sheet = Image.new("RGB", (width + 70, (height + 44) * max(len(counts), 1)), PAPER)
     draw = ImageDraw.Draw(sheet)
     for level, level_counts in enumerate(counts):
         top = level * (height + 44)
-        _write(draw, (_GAP, top + _GAP), usage_title(level_counts, level if len(counts) > 1 else None))
+        write(draw, (_GAP, top + _GAP), usage_title(level_counts, level if len(counts) > 1 else None))
         _panel(draw, level_counts, (56, top + 24), width, height)
     return sheet
 
@@ -105,8 +108,8 @@ def _panel(draw: ImageDraw, counts: Tensor, origin: tuple[int, int], width: int,
         draw.line([(x, top + height), (x, y(share) if share > 0 else top)], fill=colour)
     for share, label in ((100, "100x"), (10, "10x"), (1, "fair"), (0.1, "0.1x")):
         draw.line([(left, y(share)), (left + width, y(share))], fill=_RULE if share == 1 else "#d0d7de")
-        _write(draw, (left - _text_width(label) - 6, y(share) - _TEXT // 2), label)
-    draw.rectangle([(left, top), (left + width, top + height)], outline=_INK)
+        write(draw, (left - text_width(label) - 6, y(share) - TEXT // 2), label)
+    draw.rectangle([(left, top), (left + width, top + height)], outline=INK)
 
 
 def _enlarged(picture: Tensor, factor: int) -> Image:
@@ -117,13 +120,15 @@ def _enlarged(picture: Tensor, factor: int) -> Image:
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
-def _write(draw: ImageDraw, place: tuple[int, int], text: str) -> None:
+def write(draw: ImageDraw, place: tuple[int, int], text: str) -> None:
+    """Text whose upper left corner stands at a place."""
     from PIL import ImageFont
 
-    draw.text(place, text, fill=_INK, font=ImageFont.load_default(_TEXT))
+    draw.text(place, text, fill=INK, font=ImageFont.load_default(TEXT))
 
 
-def _text_width(text: str) -> int:
+def text_width(text: str) -> int:
+    """Pixels of the widest of some lines of text."""
     from PIL import ImageFont
 
-    return max((int(ImageFont.load_default(_TEXT).getlength(line)) for line in text.splitlines()), default=0)
+    return max((int(ImageFont.load_default(TEXT).getlength(line)) for line in text.splitlines()), default=0)

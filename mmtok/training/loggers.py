@@ -1,4 +1,4 @@
-"""Where scalars, pictures and histograms go: `metrics.csv` always, TensorBoard by default, W&B where asked for."""
+"""Where scalars and media go: `metrics.csv` always, TensorBoard by default, W&B where asked for."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Sink(Protocol):
     def scalars(self, step: int, values: Mapping[str, float]) -> None: ...
     def image(self, step: int, name: str, picture: NDArray[np.uint8]) -> None: ...
     def histogram(self, step: int, name: str, values: NDArray[np.floating]) -> None: ...
+    def sound(self, step: int, name: str, samples: NDArray[np.float32], rate: int) -> None: ...
     def close(self) -> None: ...
 
 
@@ -95,6 +96,11 @@ class RunLog:
         for sink in self._sinks:
             sink.histogram(step, name, values)
 
+    def sound(self, step: int, name: str, samples: NDArray[np.float32], rate: int) -> None:
+        """Log a sound (S, C) in [-1, 1] of `rate` samples a second."""
+        for sink in self._sinks:
+            sink.sound(step, name, samples, rate)
+
     def close(self) -> None:
         """Write out and let go."""
         for sink in self._sinks:
@@ -113,6 +119,7 @@ class MetricsSink:
 
     def image(self, step: int, name: str, picture: NDArray[np.uint8]) -> None: ...
     def histogram(self, step: int, name: str, values: NDArray[np.floating]) -> None: ...
+    def sound(self, step: int, name: str, samples: NDArray[np.float32], rate: int) -> None: ...
     def close(self) -> None: ...
 
 
@@ -133,6 +140,10 @@ class TensorBoardSink:
 
     def histogram(self, step: int, name: str, values: NDArray[np.floating]) -> None:
         self.writer.add_histogram(name, values, step, bins=64)
+
+    def sound(self, step: int, name: str, samples: NDArray[np.float32], rate: int) -> None:
+        mono = samples.mean(1, dtype=np.float32)  # it knows nothing else
+        self.writer.add_audio(name, mono[None], step, sample_rate=rate)
 
     def close(self) -> None:
         self.writer.close()

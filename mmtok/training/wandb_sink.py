@@ -116,6 +116,9 @@ class WandbSink:
     def histogram(self, step: int, name: str, values: NDArray[np.floating]) -> None:
         self._try(lambda: self._write(step, {name: self._wandb.Histogram(values.tolist(), num_bins=64)}))
 
+    def sound(self, step: int, name: str, samples: NDArray[np.float32], rate: int) -> None:
+        self._try(lambda: self._write(step, {name: self._wandb.Audio(samples, sample_rate=rate)}))
+
     def _write(self, step: int, values: Mapping[str, Any]) -> None:
         """One row of what is not there yet."""
         new = {name: value for name, value in values.items() if name not in AXES and step > self._logged.get(name, -1)}

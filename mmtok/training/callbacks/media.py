@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,12 +14,11 @@ from torch import Tensor
 
 from datamodules.stream import only_valid
 from mmtok.evaluation.modalities import modality_of
+from mmtok.evaluation.modality import Exhibit
 from mmtok.tokenizers.base import Tokenizer, evaluating
+from mmtok.tokenizers.sounds import write_wave
 from mmtok.training.loggers import RunLog
 from mmtok.training.logs import LogConfig
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 
 class Samples(NamedTuple):
@@ -41,6 +41,7 @@ class Media(Callback):
         self.run_log = log
         self.folder = run_dir / "media"
         self._samples: Samples | None = None
+        self._shown = False
         self._step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -74,15 +75,25 @@ class Media(Callback):
         exhibit = modality.exhibit(x, reconstructions, spec, lengths=lengths, title=f"step {step:,}")
         if exhibit is None:
             return
-        self._save(exhibit.picture, step)
+        self._save(exhibit, step)
         self.run_log.image(step, "media/reconstruction", np.asarray(exhibit.picture))
+        for name, samples in (exhibit.sounds if self._shown else {**exhibit.inputs, **exhibit.sounds}).items():
+            self.run_log.sound(step, f"media/{name}", samples, exhibit.rate)
+        self._shown = True
 
-    def _save(self, picture: Image, step: int) -> None:
+    def _save(self, exhibit: Exhibit, step: int) -> None:
+        """A picture, and where there are sounds a folder of them; the oldest go."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        picture.save(self.folder / f"step-{step:08d}.png")
+        exhibit.picture.save(self.folder / f"step-{step:08d}.png")
+        for folder, sounds in ((f"step-{step:08d}", exhibit.sounds), ("input", exhibit.inputs)):
+            for name, samples in sounds.items():
+                path = self.folder / folder / f"{name}.wav"
+                path.parent.mkdir(exist_ok=True)
+                write_wave([torch.from_numpy(samples.T)[None]], path, exhibit.rate)
         others = [path for path in sorted(self.folder.glob("step-*.png")) if not is_power_of_two(step_of(path))]
         for path in others[: -self.config.media_keep]:
             path.unlink()
+            shutil.rmtree(path.with_suffix(""), ignore_errors=True)
 
 
 def is_due(step: int, every: int) -> bool:

@@ -97,7 +97,8 @@ class Scalars(Callback):
         self.samples += count
         self._window += count
         if (modality := modality_of(pl_module.tokenizer.spec)) is not None:
-            pl_module.log_scalars(modality.glance(outputs["reconstruction"], outputs["x"]))
+            seen = modality.glance(outputs["reconstruction"], outputs["x"], batch.get("lengths"))
+            pl_module.log_scalars(seen)
         step = trainer.global_step
         if step == self._step:  # an accumulated batch without an update
             return
