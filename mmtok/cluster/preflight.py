@@ -94,6 +94,11 @@ def missing_data(config: RunConfig) -> Iterator[str]:
             yield f"no shard set at {path} (mmtok shards build)"
         elif Path(path).is_dir() and not (Path(path) / MANIFEST).is_file():
             yield f"no {MANIFEST} in {path} (mmtok shards index)"
+    if config.data.val_shards is None and all("://" not in path and Path(path).exists() for path in paths):
+        homes = [Path(path).parent if Path(path).is_file() else Path(path) for path in paths]
+        # As `datamodules/module.py` looks for them.
+        if not any((home.parent / name / MANIFEST).is_file() for home in homes for name in ("val", "test")):
+            yield f"no set 'val' or 'test' stands beside {homes[0]}. Name one: data.val_shards=FOLDER"
 
 
 def _paths(config: RunConfig) -> Iterator[str]:

@@ -112,7 +112,15 @@ def ask_queue(jobs: Sequence[str]) -> dict[str, str]:
     """{job id: state} of those that SLURM still knows; empty where it cannot be asked."""
     if not jobs or shutil.which("squeue") is None:
         return {}
-    command = ["squeue", "--noheader", "--format=%i %T %r", "--jobs", ",".join(job.split("_")[0] for job in jobs)]
+    # --array: those that wait would stand in one line, as 12_[3-7].
+    command = [
+        "squeue",
+        "--noheader",
+        "--array",
+        "--format=%i %T %r",
+        "--jobs",
+        ",".join(job.split("_")[0] for job in jobs),
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except subprocess.TimeoutExpired:

@@ -82,7 +82,7 @@ def plan(layers: Sequence[str], settings: Sequence[str], cluster: str, array: st
     runs = tuple(dataclasses.replace(run, run_dir=os.path.abspath(run.run_dir)) for run in runs)
     folder = folder.absolute()
     job = Job(
-        name=f"mmtok-{Path(layers[0]).stem}",
+        name=f"mmtok-{_slug(Path(layers[0]).stem)}",
         title=f"Rendered by mmtok. Submit it again with: sbatch {shlex.quote(str(folder / SCRIPT))}",
         folder=str(folder),
         command='train "$run_dir" "$@"',
@@ -96,9 +96,9 @@ def plan(layers: Sequence[str], settings: Sequence[str], cluster: str, array: st
 def check(submission: Submission) -> list[str]:
     """Every problem of every run, once."""
     problems = [line for run in submission.runs for line in preflight(run, submission.cluster)]
-    for path in [submission.folder, *(Path(run.run_dir) for run in submission.runs)]:
+    for path in [Path.cwd(), submission.folder, *(Path(run.run_dir) for run in submission.runs)]:
         if re.search(r"[\s%\\]", str(path)):
-            problems.append(f"{path} has a space, % or backslash in it, which sbatch reads its own way. Give run_dir=.")
+            problems.append(f"{path} has a space, % or backslash in it, which sbatch reads its own way. Use another.")
         holder = read_lease(path)
         if holder is not None and holder.alive():
             problems.append(f"{path} is in use by {holder}. Wait, or stop it.")

@@ -2,13 +2,16 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from mmtok.cli import main
+from mmtok.cluster.status import ask_queue
 from mmtok.cluster.submit import split_array
 from mmtok.config import load_config
+from mmtok.resources import resource_root
 from mmtok.schema import ConfigError
 
 SETTINGS = ("data.batch_size=8", "data.workers=0", "trainer.accelerator=cpu", "trainer.precision=32")
@@ -90,6 +93,42 @@ def test_the_preflight_names_what_would_fail(submit, capsys, words, message):
     assert submit(*words, "--cluster", "cpu") == 2
     assert message in capsys.readouterr().err
     assert not submit.submitted.exists()
+
+
+def test_a_set_without_one_to_validate_on_is_found_before_the_queue(submit, shards, tmp_path, capsys):
+    alone = tmp_path / "alone" / "train"
+    shutil.copytree(shards / "train", alone)
+    assert submit(f"data.shards={alone}", "--cluster", "cpu") == 2
+    assert f"no set 'val' or 'test' stands beside {alone}" in capsys.readouterr().err
+    assert submit(f"data.shards={alone}", f"data.val_shards={shards}/val", "--cluster", "cpu", "--dry-run") == 0
+
+
+def test_a_folder_that_sbatch_would_read_otherwise_is_refused_to_work_in(submit, tmp_path, monkeypatch, capsys):
+    odd = tmp_path / "my work"
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    assert submit(f"run_dir={tmp_path}/run", "--cluster", "cpu") == 2
+    assert f"{odd} has a space" in capsys.readouterr().err
+
+
+def test_the_name_of_a_job_is_one_word(submit, tmp_path, capsys):
+    recipe = tmp_path / "my recipe.yaml"
+    shutil.copy(Path(resource_root("configs")) / "image" / "demo.yaml", recipe)
+    words = [str(recipe), *SETTINGS, f"run_dir={tmp_path}/run", "--cluster", "cpu", "--dry-run"]
+    main(["submit", *words])
+    assert "#SBATCH --job-name=mmtok-my_recipe\n" in capsys.readouterr().out
+
+
+def test_each_task_of_an_array_is_asked_for_by_itself(tmp_path, monkeypatch):
+    squeue = tmp_path / "squeue"
+    # What SLURM 22.05 answers.
+    squeue.write_text(
+        '#!/bin/bash\nif [[ " $* " == *" --array "* ]]; then echo "7_0 RUNNING None"; echo "7_1 PENDING Resources"\n'
+        'else echo "7_0 RUNNING None"; echo "7_[1] PENDING Resources"; fi\n'
+    )
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert ask_queue(["7_0", "7_1"]) == {"7_0": "RUNNING", "7_1": "PENDING Resources"}
 
 
 def test_a_folder_of_another_experiment_is_refused(submit, run, capsys):
