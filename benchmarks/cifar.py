@@ -9,14 +9,10 @@ where the first stopped. All rows are read at the same step; `--long` then carri
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.runs import curves, measure, seconds_per_step, shards
 from benchmarks.tables import table
 
 PEER = "plugins=[benchmarks.peers]"
@@ -35,36 +31,6 @@ ROWS: dict[str, list[str]] = {
 """Row -> what it adds to the recipe."""
 
 
-def mmtok(*words: str) -> None:
-    """One command of the platform; its output goes on to ours."""
-    subprocess.run([sys.executable, "-m", "mmtok", *words], check=True)
-
-
-def shards(source: Path, out: Path) -> Path:
-    """The shard sets of the archive, built once."""
-    folder = out / "shards"
-    if not (folder / "train" / "manifest.json").is_file():
-        mmtok("shards", "build", str(source), "-o", str(folder))
-    return folder
-
-
-def measure(run: Path, words: list[str], steps: int, data: Path, evaluation: tuple[str, ...]) -> dict[str, Any]:
-    """Train one row to `steps`, or go on where it stands, and read it there."""
-    report = run / "evaluation" / f"step-{steps}.json"
-    if not report.is_file():
-        settings = [f"data.shards={data / 'train'}", f"data.val_shards={data / 'test'}", f"run_dir={run}"]
-        mmtok("train", *words, *settings, f"trainer.max_steps={steps}")
-        mmtok("evaluate", str(run), *evaluation, "--out", str(report))
-    return json.loads(report.read_text())
-
-
-def seconds_per_step(run: Path) -> float:
-    """Median over the log of the run."""
-    with (run / "metrics.csv").open() as file:
-        values = [float(row["speed/step_seconds"]) for row in csv.DictReader(file) if row.get("speed/step_seconds")]
-    return statistics.median(values)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="zip or folder of train/CLASS and test/CLASS pictures")
@@ -78,8 +44,9 @@ def main() -> None:
     data = shards(args.data, args.out)
     rows = []
     for name, steps in [(name, args.steps) for name in names] + [(name, 2 * args.steps) for name in longer(args)]:
-        run, words = args.out / name, ["image/vqvae_cifar", *ROWS[name], *args.settings]
-        report = measure(run, words, steps, data, ("--features", "none"))
+        sets = [f"data.shards={data / 'train'}", f"data.val_shards={data / 'test'}"]
+        run, words = args.out / name, ["image/vqvae_cifar", *ROWS[name], *sets, *args.settings]
+        report = measure(run, words, steps, ("--features", "none"))
         label = name if steps == args.steps else f"{name}, {steps} steps"
         rows.append(row(label, report, seconds_per_step(run)))
     header = ["quantizer", "PSNR dB", "SSIM", "active", "state", "gap dB", "bits/pixel", "s/step"]
@@ -97,28 +64,6 @@ def main() -> None:
 def longer(args: argparse.Namespace) -> list[str]:
     """Rows that `--long` carries on."""
     return [name for name in ("none", "vq") if args.long and (not args.only or name in args.only.split(","))]
-
-
-def curves(out: Path, styles: dict[str, dict[str, Any]], metrics: list[str], title: str) -> None:
-    """Validation metrics over the runs, one panel each; `curves.png` in the folder."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, panels = plt.subplots(1, len(metrics), figsize=(8 if len(metrics) == 1 else 5 * len(metrics), 5))
-    for metric, axes in zip(metrics, [panels] if len(metrics) == 1 else panels, strict=True):
-        for name, style in styles.items():
-            with (out / name / "metrics.csv").open() as file:
-                points = [
-                    (int(r["step"]), float(r[f"val/{metric}"])) for r in csv.DictReader(file) if r[f"val/{metric}"]
-                ]
-            axes.plot(*zip(*points, strict=True), label=name, marker=".", **style)
-        axes.set(xlabel="updates", ylabel=f"validation {metric}")
-        axes.grid(alpha=0.3)
-    figure.suptitle(title)
-    axes.legend(ncols=2)
-    figure.savefig(out / "curves.png", dpi=110, bbox_inches="tight")
 
 
 def row(name: str, report: dict[str, Any], seconds: float) -> list[str]:

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cifar import curves, measure, seconds_per_step, shards
+from benchmarks.runs import curves, measure, seconds_per_step, shards
 from benchmarks.tables import table
 
 NO_LPIPS, NO_ADVERSARY = "loss.perceptual=null", "adversary=null"
@@ -39,8 +39,9 @@ def main() -> None:
     evaluation = ("--features", "efflite0", "--samples", str(args.samples))
     rows = []
     for name in names:
-        words = ["image/vqgan_cifar", *ROWS[name], *args.settings]
-        report = measure(args.out / name, words, args.steps, data, evaluation)
+        sets = [f"data.shards={data / 'train'}", f"data.val_shards={data / 'test'}"]
+        words = ["image/vqgan_cifar", *ROWS[name], *sets, *args.settings]
+        report = measure(args.out / name, words, args.steps, evaluation)
         rows.append(row(name, report, seconds_per_step(args.out / name)))
     header = ["terms", "PSNR dB", "SSIM", "LPIPS-alex", "FD-EffLite0", "active", "state", "s/step"]
     text = table(header, rows)
