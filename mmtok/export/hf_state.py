@@ -1,0 +1,75 @@
+"""What the maps between states of mmtok and of transformers share: modules by name, convolutions in either form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+from mmtok.networks.weight_norm import DIRECTION, LENGTH, merge, split
+
+Names = Iterable[tuple[str, str]]
+"""Pairs of module names: where a module is in one model and in the other."""
+
+_PAIRS = ((LENGTH, DIRECTION), ("weight_g", "weight_v"))
+"""How a normed weight is kept: by today's PyTorch, and in older checkpoints."""
+
+
+def renamed(state: Mapping[str, Tensor], names: Names, normed: bool) -> dict[str, Tensor]:
+    """The tensors of some modules under other names.
+
+    Args:
+        state: of the one model.
+        names: of its modules, and what they are called in the other.
+        normed: whether the other keeps convolutions as pairs (g, v); however they are kept here, the weights are equal.
+
+    Raises:
+        ValueError: a module is not in the state.
+    """
+    out: dict[str, Tensor] = {}
+    for source, target in names:
+        own = module(state, source)
+        out |= {f"{target}.{name}": value for name, value in (_as_pair(own) if normed else own_weight(own)).items()}
+    return out
+
+
+def module(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors of one module, by their names in it.
+
+    Raises:
+        ValueError: the state has none.
+    """
+    own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+    if not own:
+        raise ValueError(f"The weights have no '{name}': they are of another architecture than the configuration.")
+    return own
+
+
+def own_weight(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a module with its weight as one, where it is a pair."""
+    for length, direction in _PAIRS:
+        if length in own:
+            rest = {name: value for name, value in own.items() if name not in (length, direction)}
+            return rest | {"weight": merge(own[length], own[direction])}
+    return dict(own)
+
+
+def _as_pair(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    for length, direction in _PAIRS:
+        if length in own:
+            rest = {name: value for name, value in own.items() if name not in (length, direction)}
+            return rest | {LENGTH: own[length], DIRECTION: own[direction]}
+    if "weight" not in own:
+        return dict(own)
+    pair = dict(zip((LENGTH, DIRECTION), split(own["weight"]), strict=True))
+    return {name: value for name, value in own.items() if name != "weight"} | pair
+
+
+def flipped(names: Names) -> Names:
+    """The same pairs in the other direction."""
+    return [(theirs, ours) for ours, theirs in names]
+
+
+def under(prefix: str, names: Names) -> Names:
+    """Names of modules that lie in the same part of both models; ours are in `networks`."""
+    return [(f"networks.{prefix}.{ours}", f"{prefix}.{theirs}") for ours, theirs in names]
