@@ -28,16 +28,19 @@ def resume_point(config: RunConfig, run_dir: Path, say: Say) -> ResumePoint | No
     """The checkpoint to continue from; None in a directory that holds none.
 
     Raises:
-        ConfigError: the directory holds another experiment, or checkpoints of which none is whole.
+        ConfigError: the directory holds another experiment, another program's checkpoints, or some of which none is
+            whole.
     """
     saved = run_dir / "config.yaml"
-    if not saved.is_file():
-        return None
     try:
-        found = newest_whole(run_dir / "checkpoints")
+        found = newest_whole(run_dir / "checkpoints") if saved.is_file() else None
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if found is None:
+        for foreign in run_dir.glob("hpc_ckpt_*.ckpt"):  # platform.md 2.15
+            raise ConfigError(
+                f"{foreign} is of another program, and Lightning would begin with it under SLURM. Give run_dir=ANOTHER."
+            )
         return None
     changed = differences(load_config([str(saved)]).config, config)
     if changed:

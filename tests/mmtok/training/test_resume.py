@@ -121,3 +121,14 @@ def test_a_change_of_ranks_is_said_in_a_line(tiny, tmp_path):
     assert world_line(2, 2, 8) is None
     assert world_line(1, 2, 8).startswith("2 ranks continue what 1 began: the same global batches")
     assert world_line(2, 3, 8).endswith("every rank reads from all data.streams=8, which 3 does not divide.")
+
+
+def test_a_checkpoint_of_lightnings_own_requeueing_is_not_begun_with(tiny, tmp_path):  # platform.md 2.15
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "hpc_ckpt_1.ckpt").write_bytes(b"of another run")
+    with pytest.raises(ValueError, match=r"hpc_ckpt_1\.ckpt is of another program.*Give run_dir=ANOTHER"):
+        train(tiny(), silent)
+    (run / "hpc_ckpt_1.ckpt").unlink()
+    train(tiny(trainer={"max_steps": 2}), silent)
+    assert not [*run.glob("hpc_ckpt_*")]
