@@ -82,7 +82,14 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
             sub.formatter_class = argparse.RawDescriptionHelpFormatter
             module.add_arguments(sub)
             sub.set_defaults(perform=module.run)
-    return parser.parse_args(list(words))
+    args, rest = parser.parse_known_args(list(words))
+    if rest:
+        # argparse takes a verb's words from before its options only; settings are mostly typed at the end of the line.
+        taken = next((vars(args)[name] for name in ("layers", "runs", "files") if name in args), None)
+        if taken is None or any(word.startswith("-") for word in rest):
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        taken.extend(type(taken[0])(word) for word in rest)
+    return args
 
 
 def describe(error: Exception) -> str:

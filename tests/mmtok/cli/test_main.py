@@ -7,13 +7,14 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 from datamodules.reader import Reader
 from mmtok import __version__
-from mmtok.cli import VERBS, describe, lost_worker, main
+from mmtok.cli import VERBS, describe, lost_worker, main, parse_arguments
 from tests.conftest import SMALL
 
 DESIGNED = {"config", "shards", "train", "evaluate", "encode", "decode", "doctor", "submit", "status", "wandb-sync"}
@@ -68,6 +69,29 @@ def test_a_mistake_is_one_line_without_a_traceback(words, message, capsys, tmp_p
     assert message in told
     assert "Traceback" not in told
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "expected"),
+    [
+        (
+            "submit image/vqvae --cluster cpu optim.lr=1 --dry-run seed=2",
+            "layers",
+            ["image/vqvae", "optim.lr=1", "seed=2"],
+        ),
+        ("status a --json b c", "runs", [Path("a"), Path("b"), Path("c")]),
+        ("encode run a.png -o out b.png", "files", ["a.png", "b.png"]),
+    ],
+)
+def test_words_may_follow_the_options_of_a_verb(words, name, expected):
+    assert [type(expected[0])(word) for word in vars(parse_arguments(words.split()))[name]] == expected
+
+
+@pytest.mark.parametrize("words", ["submit image/vqvae --cluster cpu --dry optim.lr=1 --foo", "evaluate run b"])
+def test_what_no_verb_knows_stays_an_error(words, capsys):
+    with pytest.raises(SystemExit):
+        main(words.split())
+    assert "unrecognized arguments" in capsys.readouterr().err
 
 
 def test_config_prints_what_reads_back_and_lists_what_ships(capsys):
