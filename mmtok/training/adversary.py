@@ -149,11 +149,13 @@ def check_discriminator(config: AdversaryConfig, in_channels: int, shape: tuple[
         try:
             discriminator(torch.zeros(2, in_channels, *shape))
         except (RuntimeError, ValueError) as error:
+            remedy = (
+                "they are too small for its layers, or it is made for another modality. "
+                "Lower its depth, or train on larger items."
+            )
+            said = error if isinstance(error, ValueError) else remedy  # its own words, or torch's
             size = " x ".join(map(str, shape))
-            raise ConfigError(
-                f"adversary.discriminator cannot judge training items of {size}: they are too small for its layers, "
-                "or it is made for another modality. Lower its depth, or train on larger items."
-            ) from error
+            raise ConfigError(f"adversary.discriminator cannot judge training items of {size}: {said}") from error
 
 
 def draw_share(share: float, step: int) -> bool:
