@@ -78,6 +78,8 @@ class ShardWriter:
             licence=licence,
             provenance=dict(provenance or {}),
         )
+        self.facts: dict[str, Any] = {}
+        """What was found out while writing; joins the provenance in the manifest at the end."""
         self._extensions: set[str] = set()
         self._shards: list[Shard] = []
         self._keys: set[str] = set()
@@ -146,7 +148,9 @@ class ShardWriter:
         if not self._shards:
             raise ShardError(f"{self.folder}: no sample was added, so there is no shard set to write.")
         extensions, shards = tuple(sorted(self._extensions)), tuple(self._shards)
-        self.manifest = Manifest(**(self.manifest.__dict__ | {"extensions": extensions, "shards": shards}))
+        provenance = self.manifest.provenance | self.facts
+        found = {"extensions": extensions, "shards": shards, "provenance": provenance}
+        self.manifest = Manifest(**(self.manifest.__dict__ | found))
         self.manifest.save(self.folder)
         (self.folder / UNFINISHED).unlink(missing_ok=True)
         return self.manifest

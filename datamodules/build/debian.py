@@ -14,8 +14,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from datamodules.build.deb import Deb, fetch
-from datamodules.build.pictures import PICTURES, encode, on_white, open_picture
-from datamodules.build.source import Entry, Source, file_sha256, unique_keys
+from datamodules.build.files import extension_of, file_entries, kind_of
+from datamodules.build.kinds import KINDS
+from datamodules.build.pictures import encode, on_white, open_picture
+from datamodules.build.source import ANYTHING, Entry, Source, Wanted, file_sha256
 from mmtok.schema import suggest
 
 Parts = dict[str, bytes]
@@ -67,22 +69,6 @@ def fashion_mnist(deb: Deb) -> list[Entry]:
     return entries
 
 
-def any_package(deb: Deb) -> list[Entry]:
-    """Every picture of a package; the class is the folder it lies in."""
-    found = dict(deb.files(lambda name: PurePosixPath(name).suffix[1:].lower() in PICTURES))
-    names = sorted(found)
-    keys = unique_keys([name.removeprefix("usr/share/") for name in names])
-    return [
-        Entry(
-            key,
-            group=key,
-            read=partial(_as_it_is, {PurePosixPath(name).suffix[1:].lower(): found[name]}),
-            label=PurePosixPath(name).parent.name,
-        )
-        for name, key in zip(names, keys, strict=True)
-    ]
-
-
 @dataclass(frozen=True)
 class Preset:
     """A package, and how its files become samples."""
@@ -91,6 +77,7 @@ class Preset:
     entries: Callable[[Deb], list[Entry]]
     licence: str
     about: str
+    kind: str = "images"
 
 
 PRESETS = {
@@ -112,7 +99,7 @@ PRESETS = {
 class DebianSource(Source):
     """A preset, a package by its name, or a .deb file at hand."""
 
-    def __init__(self, name: str, cache: Path) -> None:
+    def __init__(self, name: str, cache: Path, wanted: Wanted = ANYTHING) -> None:
         """Fetches the package, unless `name` is the path of a .deb.
 
         Raises:
@@ -125,8 +112,10 @@ class DebianSource(Source):
             path = self._fetch(name, preset.package if preset else name, cache)
         else:
             raise ValueError(f"'{name}' cannot be the name of a Debian package.{suggest(name, PRESETS)}")
-        self.deb = Deb(path)
-        self.preset = preset or next((p for p in PRESETS.values() if p.package == self.deb.package), None)
+        self.deb, self.wanted = Deb(path), wanted
+        self.preset = preset or next(
+            (p for p in PRESETS.values() if p.package == self.deb.package and wanted.kind in (None, p.kind)), None
+        )
         provenance = {
             "kind": "debian",
             "package": self.deb.package,
@@ -138,10 +127,19 @@ class DebianSource(Source):
         super().__init__(provenance | {"homepage": self.deb.fields.get("Homepage", "")})
 
     def entries(self) -> list[Entry]:
-        found = (self.preset.entries if self.preset else any_package)(self.deb)
-        if not found:
-            raise ValueError(f"the package '{self.deb.package}' holds no pictures.{suggest('', PRESETS)}")
-        return found
+        if self.preset:
+            self.kind = self.preset.kind
+            return self.preset.entries(self.deb)
+        extensions = {"txt"}.union(*(kind.extensions for kind in KINDS.values()))
+        found = {
+            name.removeprefix("usr/share/"): data
+            for name, data in self.deb.files(lambda name: extension_of(name) in extensions)
+        }
+        try:
+            self.kind = kind_of(found, self.wanted)
+        except ValueError as error:
+            raise ValueError(f"the package '{self.deb.package}' {error}.{suggest('', PRESETS)}") from error
+        return file_entries(found, found.__getitem__, self.kind)
 
     @staticmethod
     def _fetch(name: str, package: str, cache: Path) -> Path:

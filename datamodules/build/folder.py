@@ -1,26 +1,21 @@
-"""A folder or a zip of pictures: the class of a picture is the folder it lies in. The zip is read where it is."""
+"""A folder or a zip of files: the class of each is the folder it lies in. The zip is read where it is."""
 
 from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from datamodules.build.pictures import PICTURES
-from datamodules.build.source import SPLITS, Entry, Source, file_sha256, unique_keys
+from datamodules.build.files import file_entries, kind_of
+from datamodules.build.source import ANYTHING, Entry, Source, Wanted, file_sha256
 
 
 class FolderSource(Source):
-    """Pictures below a folder or in a zip.
+    """Pictures or sounds below a folder or in a zip; `file_entries` says what their places and names mean."""
 
-    Folders named train, val (valid, validation) and test, wherever they stand first on the way to the pictures, are
-    the sets; else the picture's own name decides. A text file of the same name beside a picture is its caption.
-    """
-
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, wanted: Wanted = ANYTHING) -> None:
         super().__init__()
+        self.wanted = wanted
         self.path = path
         self.archive: zipfile.ZipFile | None = None
         self.provenance = {"kind": "folder" if path.is_dir() else "zip", "name": path.name, "licence": "not stated"}
@@ -34,35 +29,17 @@ class FolderSource(Source):
                 ) from error
 
     def entries(self) -> list[Entry]:
-        files = self._files()
-        pictures = sorted(name for name in files if PurePosixPath(name).suffix[1:].lower() in PICTURES)
-        if not pictures:
-            raise ValueError(
-                f"{self.path} holds no pictures ({', '.join(PICTURES)}) among its {len(files)} files. "
-                "Give the folder or zip that holds them, one folder a class."
-            )
-        depth = split_depth([PurePosixPath(name).parts[:-1] for name in pictures])
-        keys = unique_keys(pictures)
-        return [self._entry(name, key, depth, files) for name, key in zip(pictures, keys, strict=True)]
+        names = self._files()
+        try:
+            self.kind = kind_of(names, self.wanted)
+        except ValueError as error:
+            remedy = "Give the folder or zip that holds them, one folder a class."
+            raise ValueError(f"{self.path} {error}. {remedy}") from error
+        return file_entries(names, self.archive.read if self.archive else self._read, self.kind)
 
     def close(self) -> None:
         if self.archive:
             self.archive.close()
-
-    def _entry(self, name: str, key: str, depth: int | None, files: set[str]) -> Entry:
-        path = PurePosixPath(name)
-        reads = {path.suffix[1:].lower(): name}
-        caption = str(path.with_suffix(".txt"))
-        if caption in files:
-            reads["txt"] = caption
-        split, classes = None, path.parts[:-1]
-        if depth is not None:
-            split, classes = SPLITS[path.parts[depth].lower()], path.parts[depth + 1 : -1]
-        label = classes[-1] if classes else None
-        return Entry(key, group=key, read=self._reader(reads), label=label, split=split)
-
-    def _reader(self, reads: dict[str, str]) -> Callable[[], dict[str, bytes]]:
-        return partial(read_files, self.archive.read if self.archive else self._read, reads)
 
     def _read(self, name: str) -> bytes:
         return (self.path / name).read_bytes()
@@ -77,20 +54,3 @@ class FolderSource(Source):
                 Path(folder, name).relative_to(self.path).as_posix() for folder, _, found in walk for name in found
             ]
         return {name for name in names if not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))}
-
-
-def read_files(read: Callable[[str], bytes], reads: dict[str, str]) -> dict[str, bytes]:
-    """Extension -> bytes of the named files."""
-    return {extension: read(name) for extension, name in reads.items()}
-
-
-def split_depth(folders: list[tuple[str, ...]]) -> int | None:
-    """How deep the folders named train, val and test stand; None where not every picture lies in one of them.
-
-    >>> split_depth([("data", "train", "cat"), ("data", "test", "cat")])
-    1
-    """
-    for depth in range(min(map(len, folders))):
-        if all(parts[depth].lower() in SPLITS for parts in folders):
-            return depth
-    return None

@@ -9,7 +9,7 @@ from datamodules.build.datasets import KNOWN, DatasetSource
 from datamodules.build.debian import PRESETS, DebianSource
 from datamodules.build.fixture import DEFAULT, FIXTURES, FixtureSource
 from datamodules.build.folder import FolderSource
-from datamodules.build.source import Source
+from datamodules.build.source import ANYTHING, Source, Wanted
 
 
 def source_names() -> dict[str, str]:
@@ -20,12 +20,13 @@ def source_names() -> dict[str, str]:
     return {"fixture": f"the same as fixture:{DEFAULT}"} | fixtures | packages | datasets
 
 
-def open_source(source: str, cache: Path) -> Source:
+def open_source(source: str, cache: Path, wanted: Wanted = ANYTHING) -> Source:
     """The source behind a name or a path.
 
     Args:
         source: a folder, a zip, a .deb, or `fixture`, `fixture:NAME`, `debian:NAME`, `torchvision:NAME`.
         cache: folder for what is downloaded.
+        wanted: what to take of it, where it holds several things.
 
     Raises:
         ValueError: nothing is known by that name; says which is nearest. Or it cannot be had; says what helps.
@@ -34,17 +35,17 @@ def open_source(source: str, cache: Path) -> Source:
     if kind == "fixture":
         return FixtureSource(name or DEFAULT)
     if kind == "debian":
-        return DebianSource(name, cache / "debian")
+        return DebianSource(name, cache / "debian", wanted)
     if kind == "torchvision":
         return DatasetSource(name, cache / "torchvision")
     path = Path(source).expanduser()
     if path.is_dir() or (path.suffix.lower() == ".zip" and path.is_file()):
-        return FolderSource(path)
+        return FolderSource(path, wanted)
     if path.is_file() and path.suffix == ".deb":
-        return DebianSource(str(path), cache / "debian")
+        return DebianSource(str(path), cache / "debian", wanted)
     if path.is_file():
         remedy = f"mmtok shards index {source}" if path.suffix == ".tar" else "Give a folder, a zip or a .deb."
-        raise ValueError(f"{source} is no folder, zip or .deb of pictures. {remedy}")
+        raise ValueError(f"{source} is no folder, zip or .deb. {remedy}")
     raise ValueError(f"there is no folder or file '{source}', and no source of that name.{_nearest(source)}")
 
 

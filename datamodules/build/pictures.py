@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from datamodules.build.prepare import Parts, Prepared, Preparer
+from datamodules.build.source import Entry
+
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from datamodules.build.source import Entry
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
 """Extensions of files that are taken as pictures."""
@@ -20,6 +22,44 @@ KEPT = ("jpg", "jpeg", "png", "webp")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """What may be inside, whatever a file is called: PIL would start Ghostscript for an EPS named .png."""
 LOSSY = ("jpg", "jpeg", "webp")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions:
+    """What `mmtok shards build` takes for pictures."""
+
+    size: int | None = None
+    """Shorter side in pixels; larger pictures are made smaller, smaller ones are left alone. None keeps the files."""
+    tile: int | None = None
+    """Cut each picture (after `size`) into squares of this many pixels a side. All tiles of one stay in one set."""
+    quality: int = 95
+    """JPEG quality of what `size` or `tile` re-encodes."""
+
+    def __post_init__(self) -> None:
+        for name in ("size", "tile"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name}={value} must be at least 1.")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"quality={self.quality} must be 1 to 100.")
+        if self.size and self.tile and self.size < self.tile:
+            raise ValueError(f"size={self.size} leaves no room for tile={self.tile}. Use a size of at least the tile.")
+
+
+class Pictures(Preparer):
+    """Pictures are kept as they are, unless `size` or `tile` asks for something else."""
+
+    kind, noun = "images", "pictures"
+    extensions, options = PICTURES, PictureOptions
+    chosen: PictureOptions
+
+    def prepare(self, entry: Entry) -> Prepared:
+        return Prepared(prepare(entry, self.chosen.size, self.chosen.tile, self.chosen.quality), {})
+
+    def shown(self) -> dict[str, Any]:
+        shown = super().shown()
+        if not (self.chosen.size or self.chosen.tile):
+            shown.pop("quality")
+        return shown
 
 
 def check(data: bytes) -> None:
@@ -99,7 +139,7 @@ def encode(picture: Image, extension: str, quality: int = 95) -> bytes:
     return buffer.getvalue()
 
 
-def prepare(entry: Entry, size: int | None, tile: int | None, quality: int) -> list[tuple[str, dict[str, bytes]]]:
+def prepare(entry: Entry, size: int | None, tile: int | None, quality: int) -> list[tuple[str, Parts]]:
     """Read an entry and return its samples (key, parts): one as it is, or re-encoded, or one a tile.
 
     Raises:

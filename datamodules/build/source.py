@@ -29,12 +29,25 @@ class Entry:
     """The set the source itself puts it in: train, val or test."""
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What of a source is taken, and how the names of its files are read."""
+
+    kind: str | None = None
+    """"images" or "audio"; None takes whichever the source holds more of."""
+
+
+ANYTHING = Wanted()
+
+
 @dataclass
 class Source:
     """Where samples come from. A subclass fills `provenance` and writes `entries`."""
 
     provenance: dict[str, Any] = field(default_factory=dict)
     """Goes to the manifest as it is: kind, name, version, sha256, licence."""
+    kind: str = "images"
+    """What its samples are, once `entries` was asked for."""
 
     def entries(self) -> list[Entry]:
         """Every sample, in an order that is the same on every machine.

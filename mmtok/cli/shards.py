@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 KINDS = ("images", "audio", "text", "vectors")
 SPLITS = ("train", "val", "test")
+BUILD_OPTIONS = (
+    "kind", "val_fraction", "shard_mb", "limit", "cache", "workers",
+    "size", "tile", "quality",
+)  # fmt: skip
+"""Flags of `build` that are options of its own name: for every kind, then for pictures."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,14 +49,16 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", nargs="?", help="a folder, a zip, a .deb, or a name (see --list)")
     parser.add_argument("-o", "--out", type=Path, help="folder that gets train/, val/ ...")
     parser.add_argument("--list", action="store_true", help="list the sources known by name")
-    parser.add_argument("--size", type=int, help="make larger pictures smaller: pixels of the shorter side")
-    parser.add_argument("--tile", type=int, help="cut pictures into squares of so many pixels a side")
-    parser.add_argument("--quality", type=int, help="JPEG quality of re-encoded pictures (default 95)")
-    parser.add_argument("--val-fraction", type=float, help="share of the photographs held out for validation")
+    parser.add_argument("--kind", help="images or audio, of a source that holds both (default: what it has more of)")
+    parser.add_argument("--val-fraction", type=float, help="share of the groups held out for validation (default 0.1)")
     parser.add_argument("--shard-mb", type=int, help="most megabytes of a shard (default 128)")
-    parser.add_argument("--limit", type=int, help="most pictures to take")
+    parser.add_argument("--limit", type=int, help="most files to take")
     parser.add_argument("--cache", help="folder for downloads")
     parser.add_argument("--workers", type=int, help="threads (default: one a core)")
+    pictures = parser.add_argument_group("pictures")
+    pictures.add_argument("--size", type=int, help="make larger ones smaller: pixels of the shorter side")
+    pictures.add_argument("--tile", type=int, help="cut them into squares of so many pixels a side")
+    pictures.add_argument("--quality", type=int, help="JPEG quality where they are re-encoded (default 95)")
 
 
 def _index_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,9 +91,8 @@ def _build(args: argparse.Namespace) -> int:
         return 0
     if args.source is None or args.out is None:
         raise ValueError("shards build needs a source and -o FOLDER, or --list.")
-    names_ = ("size", "tile", "quality", "val_fraction", "shard_mb", "limit", "cache", "workers")
-    options = {name: getattr(args, name) for name in names_ if getattr(args, name) is not None}
-    print(build_shards(args.source, args.out, progress=progress("pictures"), **options))
+    options = {name: value for name, value in vars(args).items() if name in BUILD_OPTIONS and value is not None}
+    print(build_shards(args.source, args.out, progress=progress("files"), **options))
     return 0
 
 

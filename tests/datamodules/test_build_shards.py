@@ -12,8 +12,8 @@ from PIL import Image
 import datamodules.build.datasets as datasets
 from datamodules.build import Entry, Source, build_shards
 from datamodules.build.builder import BuildOptions, assign_splits, build
+from datamodules.build.files import split_depth
 from datamodules.build.fixture import FIXTURES, FOLDER
-from datamodules.build.folder import split_depth
 from datamodules.build.pictures import check, on_white, open_picture
 from datamodules.shards import ShardSet
 from mmtok.schema import ConfigError

@@ -1,0 +1,9 @@
+"""The kinds of content that shards are built of. A new one joins here, and nowhere else."""
+
+from __future__ import annotations
+
+from datamodules.build.pictures import Pictures
+from datamodules.build.prepare import Preparer
+
+KINDS: dict[str, type[Preparer]] = {one.kind: one for one in (Pictures,)}
+"""Kind as in the manifest -> what makes samples of it."""
