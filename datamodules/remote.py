@@ -40,6 +40,8 @@ LONGEST_WAIT = 120.0
 """Seconds between two attempts at most, whatever a server asks for."""
 # No multiple of a tar's 512 bytes: a tar that ends where a range ends would need one more request to be known as whole.
 PART = (8 << 20) + 1
+SMALLEST = (1 << 17) + 1
+"""Bytes below which a range is not lowered, however often connections are cut."""
 
 T = TypeVar("T")
 
@@ -113,10 +115,21 @@ def parts(url: str, size: int | None = None) -> Iterator[tuple[int, bytes]]:
     if url.startswith("pipe:"):
         yield from _piped(url)
         return
-    at = 0
+    at, most = 0, PART
+
+    def ask() -> tuple[int, bytes]:
+        nonlocal most
+        wanted = most if size is None else min(most, size - at + 1)
+        try:
+            return wanted, _range(url, at, wanted)
+        except Exception as error:
+            if _status(error) is None:
+                # What a connection had brought is lost with it: where each is cut, only smaller ranges ever arrive.
+                most = max(min(SMALLEST, most), most // 4 | 1)
+            raise
+
     while size is None or at <= size:
-        wanted = PART if size is None else min(PART, size - at + 1)
-        data = patiently(url, lambda at=at, wanted=wanted: _range(url, at, wanted))  # type: ignore[misc]
+        wanted, data = patiently(url, ask)
         if len(data) > wanted:
             yield 0, data  # the server ignores ranges
             return

@@ -48,8 +48,8 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in dict(headers).items():
             self.send_header(name, value)
         self.end_headers()
-        if fault == "cut":
-            self.wfile.write(body[: length // 2])
+        if fault == "cut" or (self.server.limit and length > self.server.limit):
+            self.wfile.write(body[: self.server.limit or length // 2])
             self.wfile.flush()
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
@@ -74,10 +74,13 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def web():
-    """An HTTP server: `files` {path: bytes}, `faults` {path: [what goes wrong with the next request, ...]}."""
+    """An HTTP server: `files` {path: bytes}, `faults` {path: [what goes wrong with the next request, ...]}.
+
+    `limit`: bytes of an answer after which every connection is cut.
+    """
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    server.files, server.requests, server.ranges = {}, [], True
+    server.files, server.requests, server.ranges, server.limit = {}, [], True, None
     server.faults = defaultdict(list)
     server.url = f"http://127.0.0.1:{server.server_address[1]}"
     server.serve = lambda folder, name="/set": server.files.update(

@@ -52,6 +52,15 @@ def test_a_passing_failure_is_tried_again_from_where_it_stood(web, small_parts, 
     assert len(waits) == 2
 
 
+def test_a_server_that_cuts_every_long_answer_is_asked_for_less(web, monkeypatch, waits):
+    """A range that is cut is lost whole: asked for as it was, it would never come."""
+    monkeypatch.setattr(remote, "PART", 8001)
+    monkeypatch.setattr(remote, "SMALLEST", 129)
+    web.files["/a"], web.limit = CONTENT, 600
+    assert content(f"{web.url}/a", len(CONTENT)) == CONTENT
+    assert len(waits) == 2, "8001, 2001, and then 501 bytes at a time"
+
+
 def test_a_server_that_sends_slowly_is_waited_for(web):
     web.files["/a"] = CONTENT
     web.faults["/a"] = ["slow"]
