@@ -220,16 +220,23 @@ class AudioTokenizer(Tokenizer):
         Raises:
             ValueError: more samples are promised than the frames hold.
         """
-        hop, frames = self.networks.downsample, codes.ids.shape[2]
-        ends = codes.source_size[:, :1]
-        if (ends > codes.lengths[:, None] * hop).any() or (codes.lengths > frames).any():
+        self.check_sizes(codes)
+        x = super().decode(codes)
+        within = torch.arange(x.shape[2], device=x.device) < codes.source_size[..., None].to(x.device)
+        return x.where(within, 0.0)
+
+    def check_sizes(self, codes: Codes) -> None:
+        """Refuse codes that promise more than their frames hold.
+
+        Raises:
+            ValueError: names the sizes.
+        """
+        hop, lengths, sizes = self.networks.downsample, codes.lengths, codes.source_size
+        if (sizes[:, 0] > lengths * hop).any() or (lengths > codes.ids.shape[2]).any():
             raise ValueError(
-                f"{codes.lengths.tolist()} frames of {hop} samples cannot hold {ends.flatten().tolist()} samples. "
+                f"{lengths.tolist()} frames of {hop} samples cannot hold {sizes.flatten().tolist()} samples. "
                 "lengths count frames, source_size samples."
             )
-        x = super().decode(codes)
-        within = torch.arange(x.shape[2], device=x.device) < ends[..., None].to(x.device)
-        return x.where(within, 0.0)
 
     def streaming(self, batch: int = 1, *, budget: int | None = None) -> Stream:
         """Encode and decode pieces as they come, of `batch` streams at a time; see `mmtok.tokenizers.streaming.Stream`.
