@@ -45,7 +45,8 @@ class Nested(Quantizer):
         owned = [of_part(number, stats) for number in range(self.count)]
         if not self.shared:
             for number, own in enumerate(owned):
-                self._part(number).absorb(own)
+                if self._part(number).learns:  # the parts may differ
+                    self._part(number).absorb(own)
             return
         merged: dict[str, Tensor] = {}
         for own in owned:

@@ -25,6 +25,8 @@ BLOCKS: dict[str, dict[str, Any]] = {name: {"name": name} for name in quantizer_
     "residual-fsq": {"name": "residual", "inner": "fsq", "depth": 3, "shrink": 0.25},
     "residual-lfq": {"name": "residual", "inner": {"name": "lfq", "bits": 6}, "depth": 2, "shared": True},
     "product-rq": {"name": "product", "inner": {"name": "rq", "depth": 2, "codebook_size": 16}, "groups": 2},
+    "split-small": {"name": "split", "acoustic": {"name": "rq", "depth": 2}, "inner_dim": 4, "bypass": 0.5},
+    "split-fsq": {"name": "split", "semantic": "fsq", "acoustic": {"name": "vq", "codebook_size": 32}},
     "residual-pq": {"name": "residual", "inner": {"name": "pq", "codebook_size": 16}, "depth": 2},
 }
 CODED = [name for name in BLOCKS if name != "none"]

@@ -24,6 +24,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "pq-shared": {"name": "pq", "shared": True, **KEEPS},
     "rq-dropout": {"name": "rq", "depth": 3, "dropout": 1.0, **KEEPS},
     "residual-fsq": {"name": "residual", "inner": "fsq", "depth": 2, "shrink": 0.25},
+    "split-dropout": {
+        "name": "split",
+        "semantic": {"name": "vq", **KEEPS},
+        "acoustic": {"name": "rq", "depth": 3, "dropout": 0.7, **KEEPS},
+        "bypass": 0.3,
+    },
+    "split-fsq": {"name": "split", "semantic": "fsq", "acoustic": "vq", "inner_dim": 8, "bypass": 0.3},
     "product-rq": {"name": "product", "inner": {"name": "rq", "depth": 2, "codebook_size": 16}, "groups": 2},
 }
 CASES: dict[str, dict[str, Any]] = {name: {"name": name} for name in quantizer_names()} | VARIANTS
