@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import sleep
@@ -32,6 +33,8 @@ NEEDS = {
 """Schemes that are read, and the package that each needs."""
 ATTEMPTS = 8
 """Times a range is asked for, over about two minutes; what comes in between starts the count again."""
+TELL = 4
+"""The attempt from which on a person is told why nothing moves: after five seconds or so."""
 TIMEOUT = 60.0
 """Seconds without a byte after which a connection is given up."""
 WHOLE = 300.0
@@ -175,6 +178,8 @@ def patiently(url: str, action: Callable[[], T]) -> T:
                     f"{shown(url)} cannot be fetched: {_words(error)} ({ATTEMPTS} attempts). To go on would be "
                     "to train on other samples. Once the address answers, the same command continues."
                 ) from error
+            if attempt == TELL:
+                warnings.warn(f"{shown(url)} does not come ({_words(error)}). It is asked for again.", stacklevel=2)
             sleep(_wait(attempt, error))
     raise AssertionError("the last attempt returns or raises")
 

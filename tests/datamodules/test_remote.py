@@ -111,7 +111,11 @@ def test_what_may_not_be_read_says_where_credentials_come_from(web, waits):
 
 
 def test_nobody_listening_is_named(waits):
-    with pytest.raises(UnreachableError, match=r"http://127.0.0.1:9/a.tar cannot be fetched"):
+    """While it is waited for, and at the end."""
+    with (
+        pytest.warns(UserWarning, match=r"http://127.0.0.1:9/a.tar does not come \(.+\). It is asked for again."),
+        pytest.raises(UnreachableError, match=r"http://127.0.0.1:9/a.tar cannot be fetched"),
+    ):
         read("http://127.0.0.1:9/a.tar")
 
 
