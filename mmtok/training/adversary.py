@@ -153,7 +153,7 @@ def check_discriminator(config: AdversaryConfig, in_channels: int, shape: tuple[
                 "they are too small for its layers, or it is made for another modality. "
                 "Lower its depth, or train on larger items."
             )
-            said = error if isinstance(error, ValueError) else remedy  # its own words, or torch's
+            said = error if isinstance(error, ConfigError) else remedy  # ours, or torch's
             size = " x ".join(map(str, shape))
             raise ConfigError(f"adversary.discriminator cannot judge training items of {size}: {said}") from error
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from mmtok.networks.discriminators.base import Discriminator, DiscriminatorConfig, Verdict, run_layers
+from mmtok.schema import ConfigError
 
 PEAK, _QUIET = 0.8, 1e-4
 """The peak of a normalised item, and the least one it is divided by: what is 80 dB below full scale stays quiet, where
@@ -42,12 +43,12 @@ class SoundDiscriminator(Discriminator):
         """Logits of each part, and features.
 
         Raises:
-            ValueError: x is no sound, or is too short.
+            ConfigError: x is no sound, or is too short.
         """
         if x.ndim != 3:
-            raise ValueError(f"it judges sounds (batch, channels, samples), and these are {tuple(x.shape)}.")
+            raise ConfigError(f"it judges sounds (batch, channels, samples), and these are {tuple(x.shape)}.")
         if x.shape[-1] < self.least:
-            raise ValueError(
+            raise ConfigError(
                 f"it needs {self.least} samples at least. Train on longer items, or make its windows short."
             )
         x = equalised(x.float()) if self.config.normalise else x.float()
