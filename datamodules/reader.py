@@ -41,6 +41,12 @@ class BadSample(NamedTuple):
     reason: str
 
 
+def _told(bad: BadSample) -> str:
+    """As the end of a message. Some reasons bring their remedy along."""
+    remedy = "" if "mmtok shards" in bad.reason else " Look at all: mmtok shards verify."
+    return f"{bad.key} in {bad.shard}: {bad.reason.rstrip('.')}.{remedy}"
+
+
 class BadDataError(ValueError):
     """Too many samples cannot be read."""
 
@@ -78,8 +84,7 @@ class BadCount:
             assert self.last is not None
             raise BadDataError(
                 f"{self._bad} of the last {seen} samples cannot be read ({self._bad / seen:.1%}, data.max_bad_fraction="
-                f"{self.limit:.1%}). The last: {self.last.key} in {self.last.shard}: {self.last.reason}. "
-                "Look at all: mmtok shards verify."
+                f"{self.limit:.1%}). The last: {_told(self.last)}"
             )
 
 
@@ -118,10 +123,7 @@ class Reader:
             if bad is None:
                 return item, own
         assert own is not None
-        raise BadDataError(
-            f"no sample of a whole block of data.shuffle can be read. {own.key} in {own.shard}: {own.reason}. "
-            "Look at all: mmtok shards verify."
-        )
+        raise BadDataError(f"no sample of a whole block of data.shuffle can be read. {_told(own)}")
 
     def attempt(self, slot: int, place: Place) -> tuple[Any, BadSample | None]:
         """(item, None), or (None, what is wrong with it)."""

@@ -191,7 +191,8 @@ class ShardSet:
         try:
             opened = self._open_shard(shard)
         except (ShardError, OSError) as error:
-            self._broken[shard] = f"shard {self.manifest.shards[shard].name}: {error}"
+            said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
+            self._broken[shard] = f"shard {self.manifest.shards[shard].name}: {said}"
             raise ShardError(self._broken[shard]) from error
         self._open[shard] = opened
         if len(self._open) > self.max_open:

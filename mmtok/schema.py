@@ -105,8 +105,16 @@ def _convert_union(args: tuple[Any, ...], value: Any, path: str) -> Any:
         try:
             return convert(option, value, path)
         except ConfigError as error:
-            failures.append(error)
-    raise failures[0]
+            failures.append((not _same_shape(option, value), error))
+    # What is wrong inside a list that may be a list, rather than that it is no string.
+    raise min(failures, key=lambda failure: failure[0])[1]
+
+
+def _same_shape(hint: Any, value: Any) -> bool:
+    """Whether a list stands where a list may, or a mapping where one may."""
+    if typing.get_origin(hint) in (tuple, list):
+        return isinstance(value, list | tuple)
+    return isinstance(value, Mapping) and (dataclasses.is_dataclass(hint) or typing.get_origin(hint) is dict)
 
 
 def _convert_sequence(origin: type, args: tuple[Any, ...], value: Any, path: str) -> Any:

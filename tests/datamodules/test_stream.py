@@ -154,7 +154,7 @@ def test_a_missing_tar_is_survived_and_named(tmp_path):
     batches = list(islice(stream_of(config), 20))
     reported = [one for batch in batches for one in batch["bad"]]
     assert {one.shard for one in reported} == {"shard-000002"}
-    assert "No such file" in reported[0].reason
+    assert reported[0].reason.endswith("shard-000002.tar: No such file or directory")
 
 
 def test_too_many_bad_samples_stop_the_run(tmp_path):
@@ -163,6 +163,17 @@ def test_too_many_bad_samples_stop_the_run(tmp_path):
         list(islice(stream_of(config), 100))
     with pytest.raises(BadDataError, match="max_bad_fraction"):
         list(islice(loader(stream_of(config), 2, context="fork"), 200))
+
+
+@pytest.mark.parametrize("file", ["shard-000000.tar", "shard-000000.idx"])
+def test_a_reason_is_one_sentence_with_one_remedy(tmp_path, file):
+    path = write(tmp_path / "set")
+    for shard in path.glob(file.replace("000000", "*")):
+        shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(BadDataError) as stopped:
+        list(islice(stream_of(DataConfig(shards=str(path), batch_size=10, streams=2)), 2))
+    assert str(stopped.value).count("mmtok shards") == 1
+    assert ".." not in str(stopped.value).replace("...", "")
 
 
 def test_nothing_readable_is_an_error_not_a_hang(tmp_path):

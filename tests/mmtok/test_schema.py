@@ -27,6 +27,25 @@ class Outer:
             raise ValueError("rate must not be negative")
 
 
+@dataclass(frozen=True)
+class Mixed:
+    sets: str | tuple[Inner, ...] = ""
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (["a", "b"], r"sets\[0\] must be a mapping, got 'a'"),
+        ([{"siez": 1}], r"sets\[0\].siez is no field.*Did you mean size"),
+        ([{"size": 1}, {"size": "x"}], r"sets\[1\].size must be an int"),
+        (3, "sets must be a str, got 3"),
+    ],
+)
+def test_of_a_union_the_alternative_that_was_meant_is_spoken_of(sets, message):
+    with pytest.raises(ConfigError, match=message):
+        parse(Mixed, {"sets": sets})
+
+
 def test_values_take_the_types_their_fields_declare():
     out = parse(Outer, {"rate": 1, "many": [1, 2], "pair": [1, 2.5], "devices": "auto", "table": {"x": {"size": 4}}})
     assert out == Outer(1.0, many=(1, 2), pair=(1.0, 2.5), devices="auto", table={"x": Inner(4)})
