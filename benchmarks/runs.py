@@ -1,4 +1,4 @@
-"""Rows of a table that are runs, trained and measured by the commands in processes of their own; a second call goes on."""
+"""Rows of a table that are runs, trained and measured by the commands in processes of their own."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def build_trainer(config: RunConfig, run_dir: Path, say: Say, lease: Lease | Non
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        default_root_dir=run_dir,
+        default_root_dir=run_dir / "checkpoints",  # where no hpc_ckpt_*.ckpt is looked for: platform.md 2.15
     )
 
 

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
 
+from mmtok.schema import ConfigError
 from mmtok.training.checkpoint import Checkpoints, validation_follows
 
 SENTINEL = "REQUEUE"
@@ -93,6 +94,7 @@ class Preemption(Callback):
             self.sentinel.unlink(missing_ok=True)  # of the stop before this start
         if trainer.world_size > 1:
             self._group = dist.new_group(backend="gloo")
+            check_same_start(trainer.global_step, self._group)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         step = trainer.global_step
@@ -132,3 +134,23 @@ class Preemption(Callback):
         # No rank leaves before the sentinel is there: the end of one may end the others (srun --kill-on-bad-exit).
         trainer.strategy.barrier()
         raise Preempted(trainer.global_step, signal.Signals(self._cause).name)
+
+
+def check_same_start(step: int, group: dist.ProcessGroup) -> None:
+    """Refuse to train where ranks read different checkpoints: one may fall back alone, by an error of its node's disk.
+
+    Args:
+        step: updates done, as this rank read it.
+        group: of all ranks.
+
+    Raises:
+        ConfigError: on every rank, where they differ.
+    """
+    ends = torch.tensor([step, -step])
+    dist.all_reduce(ends, dist.ReduceOp.MAX, group=group)
+    last, first = int(ends[0]), -int(ends[1])
+    if first != last:
+        raise ConfigError(
+            f"ranks begin at different updates, {first:,} and {last:,}: not every node could read the newest "
+            "checkpoint. Look at the run directory from each node, then give the same command again."
+        )

@@ -13,7 +13,8 @@ import torch
 
 from datamodules.build import build_shards
 from mmtok.loading import read_checkpoint
-from mmtok.training.callbacks.preemption import Preempted, StopSignals
+from mmtok.schema import ConfigError
+from mmtok.training.callbacks.preemption import Preempted, StopSignals, check_same_start
 from mmtok.training.module import TokenizerModule
 from mmtok.training.run import train
 
@@ -135,3 +136,22 @@ def test_a_signal_to_any_one_rank_stops_both_after_the_same_update(ranks):  # pl
 
 def test_two_ranks_that_were_stopped_twice_end_where_two_that_were_not_do(ranks):
     assert_same_end(ranks / "straight", ranks / "stopped")
+
+
+def _begin(rank, folder, steps):
+    store = torch.distributed.FileStore(f"{folder}/store", 2)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    try:
+        check_same_start(steps[rank], torch.distributed.group.WORLD)
+        said = "same"
+    except ConfigError as error:
+        said = str(error)
+    Path(folder, f"{steps[0]}-{rank}.txt").write_text(said)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(("steps", "said"), [((20, 20), "same"), ((10, 20), "different updates, 10 and 20")])
+def test_ranks_that_read_different_checkpoints_find_out(tmp_path, steps, said):
+    torch.multiprocessing.spawn(_begin, (str(tmp_path), steps), nprocs=2)
+    for rank in (0, 1):
+        assert said in (tmp_path / f"{steps[0]}-{rank}.txt").read_text()
