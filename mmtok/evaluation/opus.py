@@ -6,7 +6,7 @@ so that what comes back lies where it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.util import find_spec
@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmtok.evaluation.audio_quality import Quality, groups_of
+from mmtok.evaluation.speech_metrics import build_judges
 from mmtok.tokenizers.sounds import resample
 
 RATES = (8000, 12000, 16000, 24000, 48000)
@@ -84,6 +86,45 @@ class Opus:
         frames = _frames(x.T.contiguous().numpy(), rate, encoder.frame_size, _layout(len(x)))
         packets = [bytes(packet) for frame in (*frames, None) for packet in encoder.encode(frame)]
         return bytes(encoder.extradata), packets
+
+
+@torch.inference_mode()
+def measure_opus(
+    loader: Iterable[Mapping[str, Any]],
+    rate: int,
+    *,
+    bitrates: Sequence[int] = BITRATES,
+    max_samples: int | None = None,
+    judge_every: int = 1,
+) -> Iterator[dict[str, Any]]:
+    """Measure one bitrate after the other, on the clips and by the measures of the tokenizer.
+
+    Args:
+        loader: of the clips that the tokenizer was measured on; read once a bitrate.
+        rate: their samples a second.
+        bitrates: bits a second to ask for.
+        max_samples: clips to measure at most, as for the tokenizer.
+        judge_every: as for the tokenizer.
+    """
+    judges, _ = build_judges()
+    for bits in bitrates:
+        codec, quality = Opus(bits), Quality(rate, torch.device("cpu"), judges, judge_every)
+        taken = samples = clips = 0
+        for group in groups_of(loader, torch.device("cpu"), max_samples):
+            results = [codec.round_trip(x, rate) for x in group.x]
+            quality.update(group, torch.stack([y for y, _ in results]))
+            taken += sum(size for _, size in results)
+            samples += group.x.shape[0] * group.x.shape[2]
+            clips += len(group.x)
+        measured = {"codec": codec.name, "asked_bits_per_second": bits, "clips": clips}
+        yield measured | {"bits_per_second": 8 * taken * rate / samples, "metrics": quality.metrics()}
+
+
+def choices() -> dict[str, Any]:
+    """What would change the numbers of Opus."""
+    import av
+
+    return {"definition": DEFINITION, "libraries": {"av": av.__version__}}
 
 
 def _frames(samples: np.ndarray, rate: int, size: int, layout: str) -> Iterator[Any]:

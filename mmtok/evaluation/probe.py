@@ -60,7 +60,7 @@ def probe_ids(ids: Tensor, labels: Tensor, neighbours: int = 10) -> ProbeResult 
     if len(labels) < 3 or len(classes) < 2:
         return None
     k = min(neighbours, len(labels) - 1)
-    histogram = _histograms(ids)
+    histogram = histograms(ids)
     return ProbeResult(
         bag=_accuracy(histogram @ histogram.T, target, len(classes), k),
         match=_accuracy(_matches(ids), target, len(classes), k),
@@ -81,8 +81,11 @@ def _accuracy(similarity: Tensor, target: Tensor, classes: int, k: int) -> float
     return int((votes.argmax(1) == target).sum()) / len(target)
 
 
-def _histograms(ids: Tensor) -> Tensor:
-    """(N, L, T) -> (N, columns) roots of the relative frequencies of the codes; levels have columns of their own."""
+def histograms(ids: Tensor) -> Tensor:
+    """(N, L, T), -1 where there is no code -> (N, columns) roots of the relative frequencies of the codes.
+
+    Levels have columns of their own.
+    """
     count, levels, _ = ids.shape
     width = int(ids.max()) + 1
     level = torch.arange(levels, device=ids.device)[:, None] * width
