@@ -1,11 +1,13 @@
-"""The option --tile of encode and decode: whether a picture is computed whole or in tiles."""
+"""Pictures to codes and back for the verbs, and their option --tile: whole, or in tiles where they are big."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mmtok.codes import Codes
     from mmtok.tokenizers import Tokenizer
     from mmtok.tokenizers.tiling import Tiled
 
@@ -24,18 +26,33 @@ def add_tile_argument(parser: argparse.ArgumentParser) -> None:
 
 
 class Tiles:
-    """Which object computes a picture: the tokenizer itself, or the same tokenizer in tiles."""
+    """Encodes and decodes the pictures of a call with the tokenizer itself, or with the same tokenizer in tiles."""
 
     def __init__(self, tokenizer: Tokenizer, tile: int | str) -> None:
         from mmtok.tokenizers.image import ImageTokenizer
         from mmtok.tokenizers.tiling import TILE, Tiled
 
         self.tokenizer, self.always = tokenizer, isinstance(tile, int)
+        self.device = next(tokenizer.parameters()).device
         self.tiled: Tiled | None = None
         if isinstance(tile, int):
             self.tiled = Tiled(tokenizer, tile)
         elif tile == AUTO and isinstance(tokenizer, ImageTokenizer) and Tiled.possible(tokenizer):
             self.tiled = Tiled(tokenizer, max(TILE, tokenizer.networks.downsample))
+
+    def encode(self, source: Path, budget: int | None) -> tuple[Codes, str]:
+        """Codes of a file, and what to say about how they were computed."""
+        x = self.tokenizer.preprocess(source)
+        encoder, how = self.choose(tuple(x.shape[2:]))
+        # Tiles go to the device one by one: there need be no room for the whole.
+        return encoder.encode(x.to(self.device) if encoder is self.tokenizer else x, budget=budget), how
+
+    def decode(self, codes: Codes, target: Path) -> str:
+        """Write the picture of codes, and give what to say about how it was computed."""
+        decoder, how = self.choose(tuple(codes.source_size.amax(0).tolist()))
+        x = decoder.decode(codes.to(self.device) if decoder is self.tokenizer else codes)
+        self.tokenizer.write(x.cpu(), target)
+        return how
 
     def choose(self, size: tuple[int, ...]) -> tuple[Tokenizer | Tiled, str]:
         """What computes a picture of (height, width), and what to say about it."""
