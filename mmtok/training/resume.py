@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from mmtok.config import RunConfig, differences, load_config
+from mmtok.config import RunConfig, differences, load_config, parse_config
 from mmtok.loading import LAST, newest_whole
 from mmtok.schema import ConfigError
 
@@ -33,7 +33,7 @@ def resume_point(config: RunConfig, run_dir: Path, say: Say) -> ResumePoint | No
     """
     saved = run_dir / "config.yaml"
     try:
-        found = newest_whole(run_dir / "checkpoints") if saved.is_file() else None
+        found = newest_whole(run_dir / "checkpoints")
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if found is None:
@@ -42,7 +42,9 @@ def resume_point(config: RunConfig, run_dir: Path, say: Say) -> ResumePoint | No
                 f"{foreign} is of another program, and Lightning would begin with it under SLURM. Give run_dir=ANOTHER."
             )
         return None
-    changed = differences(load_config([str(saved)]).config, config)
+    # A config.yaml that got lost is no reason to write over what was trained: the checkpoint holds it too.
+    before = load_config([str(saved)]).config if saved.is_file() else parse_config(found.content["mmtok"]["config"])
+    changed = differences(before, config)
     if changed:
         lines = "\n  ".join(changed)
         raise ConfigError(

@@ -117,6 +117,17 @@ def test_a_finished_run_goes_on_where_it_is_given_more_updates(tiny, tmp_path):
     assert [name for name, value in expected.items() if not torch.equal(got[name], value)] == []
 
 
+def test_checkpoints_are_not_written_over_where_the_configuration_got_lost(tiny, tmp_path):
+    train(tiny(trainer={"max_steps": 4}), silent)
+    (tmp_path / "run" / "config.yaml").unlink()
+    with pytest.raises(ValueError, match=r"holds another experiment, which differs in\n  seed"):
+        train(tiny(trainer={"max_steps": 4}, seed=5), silent)
+    said = []
+    train(tiny(trainer={"max_steps": 6}), said.append)
+    assert any("from step 4" in line for line in said)
+    assert (tmp_path / "run" / "config.yaml").is_file()
+
+
 def test_a_change_of_ranks_is_said_in_a_line(tiny, tmp_path):
     assert world_line(2, 2, 8) is None
     assert world_line(1, 2, 8).startswith("2 ranks continue what 1 began: the same global batches")
