@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,14 +25,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from mmtok.cluster.status import ask_queue, status
 
-    found = [status(path) for path in args.runs]
+    found, problems = [], []
+    for path in args.runs:
+        try:
+            found.append(status(path))
+        except ValueError as error:  # `runs/*` matches other things too: what is a run is shown
+            problems.append(str(error))
     queue = ask_queue([one.job for one in found if one.job])
     found = [dataclasses.replace(one, queue=queue.get(one.job or "")) for one in found]
     if args.json:
         print(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
-    else:
+    elif found:
         print(render(found))
-    return 0
+    for line in problems:
+        print(f"mmtok: {line}", file=sys.stderr)
+    return 2 if problems else 0
 
 
 def render(found: list[RunStatus]) -> str:

@@ -52,39 +52,42 @@ def status(run_dir: Path, queue: dict[str, str] | None = None) -> RunStatus:
         queue: {job id: state}, as SLURM has it.
 
     Raises:
-        ValueError: it is no run.
+        ValueError: it is no run, or its configuration is damaged.
     """
     saved = run_dir / "config.yaml"
     if not saved.is_file():
         raise ValueError(f"{run_dir} is no run: there is no config.yaml in it.")
-    max_steps = int(yaml.safe_load(saved.read_text(encoding="utf-8"))["trainer"]["max_steps"])
+    try:
+        max_steps = int(yaml.safe_load(saved.read_text(encoding="utf-8"))["trainer"]["max_steps"])
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError):
+        raise ValueError(f"{saved} cannot be read as a run's configuration: it is damaged, or another's.") from None
     last = _last_values(run_dir / "metrics.csv")
     step = int(last.get("step", 0))
-    checkpoint = run_dir / "checkpoints" / "last.ckpt"
+    checkpoint = _newest_checkpoint(run_dir)
     job = (run_dir / JOB).read_text(encoding="utf-8").strip() if (run_dir / JOB).is_file() else None
     starts = run_dir / "starts"
     return RunStatus(
         run=str(run_dir),
-        state=_state(run_dir, step >= max_steps, job),
+        state=_state(run_dir, checkpoint is not None, step >= max_steps, job),
         step=step,
         max_steps=max_steps,
         samples_per_second=last.get("speed/samples_per_second"),
         restarts=max(0, len(starts.read_text(encoding="utf-8").splitlines()) - 1) if starts.is_file() else 0,
-        checkpoint=_checkpoint_name(checkpoint),
-        checkpoint_age=time.time() - checkpoint.stat().st_mtime if checkpoint.is_file() else None,
+        checkpoint=_checkpoint_name(checkpoint) if checkpoint else None,
+        checkpoint_age=time.time() - checkpoint.stat().st_mtime if checkpoint else None,
         job=job,
         queue=(queue or {}).get(job or ""),
         alarms=[name.removeprefix("alarm/") for name, value in last.items() if name.startswith("alarm/") and value],
     )
 
 
-def _state(run_dir: Path, at_the_end: bool, job: str | None) -> str:
+def _state(run_dir: Path, saved: bool, at_the_end: bool, job: str | None) -> str:
     holder = read_lease(run_dir)
     if holder is not None and holder.alive():
         return "running"
     if (run_dir / "REQUEUE").is_file():
         return "requeued"
-    if (run_dir / "checkpoints" / "last.ckpt").is_file():
+    if saved:
         return "complete" if at_the_end else "stopped"
     return "new" if job is None else "submitted"
 
@@ -100,12 +103,17 @@ def _last_values(path: Path) -> dict[str, float]:
     return latest
 
 
-def _checkpoint_name(last: Path) -> str | None:
+def _newest_checkpoint(run_dir: Path) -> Path | None:
+    """The one that training would try first. None is read; a file without content is passed over."""
+    folder = run_dir / "checkpoints"
+    kept = sorted(folder.glob("step-*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return next((path for path in (folder / "last.ckpt", *kept) if path.is_file() and path.stat().st_size), None)
+
+
+def _checkpoint_name(newest: Path) -> str:
     """`last.ckpt` and the `step-N.ckpt` beside it are two names of one file where that step is kept."""
-    if not last.is_file():
-        return None
-    same = [other for other in last.parent.glob("step-*.ckpt") if other.stat().st_ino == last.stat().st_ino]
-    return same[0].name if same else last.name
+    same = [other for other in newest.parent.glob("step-*.ckpt") if other.stat().st_ino == newest.stat().st_ino]
+    return same[0].name if same else newest.name
 
 
 def ask_queue(jobs: Sequence[str]) -> dict[str, str]:

@@ -152,8 +152,28 @@ def test_status_reads_a_run_that_was_trained(run, capsys):
     assert found["samples_per_second"] > 0
     assert main(["status", str(run)]) == 0
     assert "3/3" in capsys.readouterr().out
-    assert main(["status", str(run.parent)]) == 2
-    assert "is no run" in capsys.readouterr().err
+
+
+def test_status_shows_what_is_a_run_beside_what_is_none(run, tmp_path, capsys):
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "config.yaml").write_text("trainer: [")
+    assert main(["status", str(run.parent), str(run), str(damaged)]) == 2
+    said = capsys.readouterr()
+    assert "3/3" in said.out
+    assert f"{run.parent} is no run" in said.err
+    assert f"{damaged / 'config.yaml'} cannot be read as a run's configuration" in said.err
+
+
+def test_status_knows_a_run_by_what_it_would_continue_from(run, tmp_path, capsys):
+    kept = shutil.copytree(run, tmp_path / "kept")
+    (kept / "checkpoints" / "last.ckpt").unlink()
+    cut = shutil.copytree(run, tmp_path / "cut")
+    for file in (cut / "checkpoints").iterdir():
+        file.write_bytes(b"")
+    assert main(["status", str(kept), str(cut), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(one["state"], one["checkpoint"]) for one in found] == [("complete", "step-3.ckpt"), ("new", None)]
 
 
 @pytest.mark.parametrize(
