@@ -30,6 +30,11 @@ class BuildOptions:
 
     kind: str | None = None
     """Of a source that holds several kinds, the one to take; None takes the one it holds more of."""
+    names: str | None = None
+    """What the names of the files say: a regular expression with groups `label`, `speaker`, `group`, `split`, or the
+    name of a data set that is known (fsdd)."""
+    split_by: str | None = None
+    """What is never divided between sets: "file", or "speaker" where the names say one. None: as is usual for them."""
     val_fraction: float | None = None
     """Share of the groups that go to `val`. None: 0.1 where the source holds nothing out itself, else 0."""
     shard_mb: int = 128
@@ -44,6 +49,8 @@ class BuildOptions:
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in KINDS:
             raise ValueError(f"there is no kind '{self.kind}'.{suggest(self.kind, KINDS)}")
+        if self.split_by not in (None, "file", "speaker"):
+            raise ValueError(f"split_by={self.split_by} must be file or speaker.")
         for name in ("limit", "shard_mb"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name}={value} must be at least 1.")
@@ -108,7 +115,8 @@ def build_shards(
     own = {name: value for name, value in options.items() if name not in general}
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmtok"
     cache = Path(checked.cache).expanduser() if checked.cache else user_cache
-    with closing(open_source(source, cache.absolute(), Wanted(kind=checked.kind))) as opened:
+    wanted = Wanted(kind=checked.kind, names=checked.names, split_by=checked.split_by)
+    with closing(open_source(source, cache.absolute(), wanted)) as opened:
         return build(opened, out, checked, own, progress=progress)
 
 

@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import PurePosixPath
 
 from datamodules.build.kinds import KINDS
-from datamodules.build.source import SPLITS, Entry, Wanted, unique_keys
+from datamodules.build.naming import Naming, naming_of
+from datamodules.build.source import ANYTHING, SPLITS, Entry, Wanted, unique_keys
 
 Read = Callable[[str], bytes]
 """Content of a file, by its name in the folder or archive."""
@@ -28,16 +29,26 @@ def kind_of(names: Collection[str], wanted: Wanted) -> str:
     return kind
 
 
-def file_entries(names: Collection[str], read: Read, kind: str) -> list[Entry]:
+def file_entries(
+    names: Collection[str], read: Read, kind: str, wanted: Wanted = ANYTHING, naming: Naming | None = None
+) -> list[Entry]:
     """Entries of the files that are content of a kind.
 
     Folders named train, val (valid, validation) and test, wherever they stand first on the way to the files, are the
     sets. The class of a file is the folder it lies in. A text file of the same name beside it is its caption.
+    What their names say beside (`naming`, else what `wanted` asks for or all of them follow) goes before.
     """
     content = sorted(name for name in names if extension_of(name) in KINDS[kind].extensions)
     depth = split_depth([PurePosixPath(name).parts[:-1] for name in content])
     every = set(names)
-    return [_entry(name, key, depth, every, read) for name, key in zip(content, unique_keys(content), strict=True)]
+    keys = unique_keys(content)
+    entries = [_entry(name, key, depth, every, read) for name, key in zip(content, keys, strict=True)]
+    naming = naming or naming_of(content, wanted)
+    if naming is None:
+        if wanted.split_by == "speaker":
+            raise ValueError("split_by=speaker needs names=PATTERN, with a group (?P<speaker>...) in it.")
+        return entries
+    return [naming.apply(entry, name, wanted.split_by) for entry, name in zip(entries, content, strict=True)]
 
 
 def _entry(name: str, key: str, depth: int | None, names: set[str], read: Read) -> Entry:

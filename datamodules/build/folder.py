@@ -35,7 +35,7 @@ class FolderSource(Source):
         except ValueError as error:
             remedy = "Give the folder or zip that holds them, one folder a class."
             raise ValueError(f"{self.path} {error}. {remedy}") from error
-        return file_entries(names, self.archive.read if self.archive else self._read, self.kind)
+        return file_entries(names, self.archive.read if self.archive else self._read, self.kind, self.wanted)
 
     def close(self) -> None:
         if self.archive:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datamodules.build.pictures import Pictures
 from datamodules.build.prepare import Preparer
+from datamodules.build.sounds import Sounds
 
-KINDS: dict[str, type[Preparer]] = {one.kind: one for one in (Pictures,)}
+KINDS: dict[str, type[Preparer]] = {one.kind: one for one in (Pictures, Sounds)}
 """Kind as in the manifest -> what makes samples of it."""

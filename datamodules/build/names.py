@@ -6,9 +6,10 @@ import difflib
 from pathlib import Path
 
 from datamodules.build.datasets import KNOWN, DatasetSource
-from datamodules.build.debian import PRESETS, DebianSource
+from datamodules.build.debian import DebianSource
 from datamodules.build.fixture import DEFAULT, FIXTURES, FixtureSource
 from datamodules.build.folder import FolderSource
+from datamodules.build.presets import PRESETS
 from datamodules.build.source import ANYTHING, Source, Wanted
 
 

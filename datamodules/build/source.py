@@ -35,6 +35,10 @@ class Wanted:
 
     kind: str | None = None
     """"images" or "audio"; None takes whichever the source holds more of."""
+    names: str | None = None
+    """A pattern for the names of its files, or the name of a data set whose pattern is known: see `naming.py`."""
+    split_by: str | None = None
+    """"file" or "speaker": what is never divided between sets; None leaves it to the names."""
 
 
 ANYTHING = Wanted()

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 KINDS = ("images", "audio", "text", "vectors")
 SPLITS = ("train", "val", "test")
 BUILD_OPTIONS = (
-    "kind", "val_fraction", "shard_mb", "limit", "cache", "workers",
+    "kind", "names", "split_by", "val_fraction", "shard_mb", "limit", "cache", "workers",
     "size", "tile", "quality",
+    "seconds", "min_seconds", "sample_rate", "channels", "min_loudness", "max_clipping", "features",
 )  # fmt: skip
-"""Flags of `build` that are options of its own name: for every kind, then for pictures."""
+"""Flags of `build` that are options of its own name: for every kind, for pictures, for sounds."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +51,8 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", type=Path, help="folder that gets train/, val/ ...")
     parser.add_argument("--list", action="store_true", help="list the sources known by name")
     parser.add_argument("--kind", help="images or audio, of a source that holds both (default: what it has more of)")
+    parser.add_argument("--names", help="pattern of the file names, with groups label, speaker, group, split; or fsdd")
+    parser.add_argument("--split-by", help="file or speaker: what is never divided between sets")
     parser.add_argument("--val-fraction", type=float, help="share of the groups held out for validation (default 0.1)")
     parser.add_argument("--shard-mb", type=int, help="most megabytes of a shard (default 128)")
     parser.add_argument("--limit", type=int, help="most files to take")
@@ -59,6 +62,14 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
     pictures.add_argument("--size", type=int, help="make larger ones smaller: pixels of the shorter side")
     pictures.add_argument("--tile", type=int, help="cut them into squares of so many pixels a side")
     pictures.add_argument("--quality", type=int, help="JPEG quality where they are re-encoded (default 95)")
+    sounds = parser.add_argument_group("sounds")
+    sounds.add_argument("--seconds", type=float, help="longest segment that files are cut into (default 10)")
+    sounds.add_argument("--min-seconds", type=float, help="shortest one that is taken (default 0.1)")
+    sounds.add_argument("--sample-rate", type=int, help="resample to it (default: each file's own)")
+    sounds.add_argument("--channels", type=int, help="1 mixes down (default: each file's own)")
+    sounds.add_argument("--min-loudness", type=float, help="leave out segments below so many dB (default -60)")
+    sounds.add_argument("--max-clipping", type=float, help="leave out those with more at full scale (default 0.01)")
+    sounds.add_argument("--features", help="teacher features to write beside each segment: mfcc")
 
 
 def _index_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from datamodules.build import build_shards
 from datamodules.build.deb import Deb, fetch
-from datamodules.build.debian import read_idx, stamp_group
+from datamodules.build.package_pictures import read_idx, stamp_group
 from datamodules.shards import ShardSet
 
 COMPRESS = {"tar": bytes, "gz": gzip.compress, "xz": lzma.compress}
