@@ -12,8 +12,10 @@ import torch
 from datamodules.images import ImagesConfig
 from datamodules.manifest import MANIFEST
 from datamodules.order import BatchPlan
+from datamodules.shards import ShardSet
 from mmtok.cluster.config import ClusterConfig
 from mmtok.config import RunConfig, differences, load_config
+from mmtok.loading import checkpoint_path
 from mmtok.losses.base import Loss, losses
 from mmtok.tokenizers.base import build_tokenizer
 from mmtok.training.adversary import check_discriminator
@@ -22,8 +24,8 @@ from mmtok.training.adversary import check_discriminator
 def preflight(config: RunConfig, cluster: ClusterConfig) -> list[str]:
     """Every problem as a sentence; empty where the job may be submitted. Nothing of the run is written."""
     return [
-        *_tasks(config, cluster), *_software(cluster), *_recipe(config), *missing_data(config),
-        *missing_weights(config), *_paths(config),
+        *_tasks(config, cluster), *_software(cluster), *_recipe(config), *_out_of_sight(config, cluster),
+        *missing_data(config, cluster), *missing_weights(config), *_paths(config),
     ]  # fmt: skip
 
 
@@ -82,23 +84,96 @@ def missing_weights(config: RunConfig) -> Iterator[str]:
             yield f"loss.{name} lacks {lack.replace('loss.NAME', f'loss.{name}')}"
 
 
-def missing_data(config: RunConfig) -> Iterator[str]:
-    """Local shard sets that are not there. Remote ones are not asked for."""
-    shards = config.data.shards
-    paths = [shards] if isinstance(shards, str) else [weighted.path for weighted in shards]
-    val = config.data.val_shards or ()
-    for path in [*paths, *([val] if isinstance(val, str) else val)]:
+def missing_data(config: RunConfig, cluster: ClusterConfig | None = None) -> Iterator[str]:
+    """Local shard sets, tars of them and checkpoints that are not there. Remote ones are not asked for.
+
+    Args:
+        config: the run.
+        cluster: where it runs; tells where on this machine a container's folders are.
+    """
+    paths = _training_sets(config)
+    for path in [*paths, *_validation_sets(config)]:
         if "://" in path:
             continue
-        if not Path(path).exists():
-            yield f"no shard set at {path} (mmtok shards build)"
-        elif Path(path).is_dir() and not (Path(path) / MANIFEST).is_file():
-            yield f"no {MANIFEST} in {path} (mmtok shards index)"
-    if config.data.val_shards is None and all("://" not in path and Path(path).exists() for path in paths):
-        homes = [Path(path).parent if Path(path).is_file() else Path(path) for path in paths]
+        place = _outside(path, cluster)
+        if not place.exists():
+            yield f"no shard set at {place} (mmtok shards build)"
+        elif place.is_dir() and not (place / MANIFEST).is_file():
+            yield f"no {MANIFEST} in {place} (mmtok shards index)"
+        else:
+            yield from _missing_tars(place, config.data.allow_pipe)
+    places = [_outside(path, cluster) for path in paths if "://" not in path]
+    if config.data.val_shards is None and len(places) == len(paths) and all(place.exists() for place in places):
+        homes = [place.parent if place.is_file() else place for place in places]
         # As `datamodules/module.py` looks for them.
         if not any((home.parent / name / MANIFEST).is_file() for home in homes for name in ("val", "test")):
             yield f"no set 'val' or 'test' stands beside {homes[0]}. Name one: data.val_shards=FOLDER"
+    if config.init_from:
+        try:
+            start = checkpoint_path(_outside(config.init_from, cluster))
+            if not start.is_file():
+                yield f"init_from={config.init_from}: there is no {start}."
+        except ValueError as error:
+            yield f"init_from: {error}"
+
+
+def _training_sets(config: RunConfig) -> list[str]:
+    shards = config.data.shards
+    return [shards] if isinstance(shards, str) else [weighted.path for weighted in shards]
+
+
+def _validation_sets(config: RunConfig) -> list[str]:
+    named = config.data.val_shards or ()
+    return [named] if isinstance(named, str) else list(named)
+
+
+def _missing_tars(place: Path, allow_pipe: bool) -> Iterator[str]:
+    """What a set lists and does not have: found in the queue, it would stop the run in the midst of an epoch."""
+    try:
+        listed = ShardSet.open(place, allow_pipe=allow_pipe)
+    except ValueError as error:
+        yield str(error)
+        return
+    wrong = []
+    for number, shard in enumerate(listed.manifest.shards):
+        if listed.is_remote(number):
+            continue
+        tar = Path(listed.tar_path(number))
+        if not tar.is_file():
+            wrong.append(f"{tar} is not there")
+        elif shard.bytes is not None and tar.stat().st_size != shard.bytes:
+            wrong.append(f"{tar} has {tar.stat().st_size:,} bytes, the manifest says {shard.bytes:,}")
+    if wrong:
+        others = f", and {len(wrong) - 1:,} more are wrong" if len(wrong) > 1 else ""
+        yield f"{wrong[0]}{others}. Look at all: mmtok shards verify {place}"
+
+
+def _mounted(path: str, cluster: ClusterConfig | None) -> Path | None:
+    """Where on this machine a mounted `path` of the container is; None where no mount has it."""
+    for mount in cluster.container.mounts if cluster else ():
+        outside, inside = [*mount.split(":"), mount][:2]
+        if Path(path).is_relative_to(inside):
+            return Path(outside) / Path(path).relative_to(inside)
+    return None
+
+
+def _outside(path: str, cluster: ClusterConfig | None) -> Path:
+    return _mounted(path, cluster) or Path(path)
+
+
+def _out_of_sight(config: RunConfig, cluster: ClusterConfig) -> Iterator[str]:
+    """What lies outside all that a container is given."""
+    if cluster.container.kind == "none":
+        return
+    seen = [Path.cwd(), Path(config.run_dir).absolute()]
+    if cluster.container.kind == "apptainer":
+        seen += [Path.home(), Path("/tmp")]  # which it brings along unless told otherwise
+    start = [config.init_from] if config.init_from else []
+    for path in [*_training_sets(config), *_validation_sets(config), *start]:
+        place = Path(path).absolute()
+        if "://" in path or _mounted(path, cluster) or any(place.is_relative_to(home) for home in seen):
+            continue
+        yield f"{path} is not seen in the container. Add it: cluster.container.mounts=[{place.parent}:{place.parent}]"
 
 
 def _paths(config: RunConfig) -> Iterator[str]:

@@ -84,6 +84,7 @@ def test_an_array_has_a_run_directory_a_value(submit):
         (("cluster.gpus_per_node=4",), "would leave 4 GPUs of each node idle"),
         (("data.workers=8",), "need more than cluster.cpus_per_task=8 cores"),
         (("cluster.python=/nowhere/python",), "cluster.python=/nowhere/python is not there"),
+        (("init_from=nowhere",), "init_from: there is no nowhere"),
         (("run_dir=/proc/mine",), "run_dir=/proc/mine cannot be written"),
         (("run_dir='my run'",), "has a space"),
         (("cluster.time=45000",), "is no time limit"),
@@ -93,6 +94,29 @@ def test_the_preflight_names_what_would_fail(submit, capsys, words, message):
     assert submit(*words, "--cluster", "cpu") == 2
     assert message in capsys.readouterr().err
     assert not submit.submitted.exists()
+
+
+def test_a_tar_that_is_gone_or_cut_is_found_before_the_queue(submit, shards, tmp_path, capsys):
+    home = shutil.copytree(shards, tmp_path / "home")
+    (tar,) = (home / "train").glob("*.tar")
+    tar.write_bytes(tar.read_bytes()[:-512])
+    assert submit(f"data.shards={home}/train", "--cluster", "cpu") == 2
+    assert "bytes, the manifest says" in capsys.readouterr().err
+    tar.unlink()
+    assert submit(f"data.shards={home}/train", "--cluster", "cpu") == 2
+    assert f"{tar} is not there. Look at all: mmtok shards verify {home}/train" in capsys.readouterr().err
+
+
+def test_data_must_be_seen_in_the_container_and_is_looked_for_outside(submit, shards, capsys):
+    words = ["cluster.container.kind=pyxis", "cluster.container.image=x#y", "--cluster", "cpu", "--dry-run"]
+    assert submit(*words) == 2
+    assert f"{shards}/train is not seen in the container. Add it: cluster.container.mounts=[{shards}:{shards}]" in (
+        capsys.readouterr().err
+    )
+    assert submit(f"cluster.container.mounts=[{shards}]", *words) == 0
+    assert submit(f"cluster.container.mounts=[{shards}:/data:ro]", "data.shards=/data/train", *words) == 0
+    assert submit(f"cluster.container.mounts=[{shards}:/data]", "data.shards=/data/nowhere", *words) == 2
+    assert f"no shard set at {shards}/nowhere" in capsys.readouterr().err
 
 
 def test_a_set_without_one_to_validate_on_is_found_before_the_queue(submit, shards, tmp_path, capsys):
