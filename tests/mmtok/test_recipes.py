@@ -26,14 +26,32 @@ def test_every_recipe_builds(name):
     assert sum(parameter.numel() for parameter in tokenizer.parameters()) > 0
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if "gan" in name])
-def test_every_adversary_builds_for_its_pictures(name):
-    config = load_config([name]).config
+@pytest.mark.parametrize("name", [name for name in RECIPES if load_config([name]).config.adversary is not None])
+def test_every_adversary_judges_what_its_recipe_trains_on(name):
+    config, tokenizer = load_config([name]).config, build(name)
     with torch.device("meta"):
-        adversary = Adversary(config.adversary, in_channels=3)
-        logits = adversary.discriminator(torch.zeros(1, 3, *[config.data.image_size] * 2)).logits[0]
-    assert min(logits.shape[2:]) > 1
+        discriminator = Adversary(config.adversary, tokenizer.spec.channels).discriminator
+        logits = discriminator(torch.zeros(1, tokenizer.spec.channels, *config.data.shape)).logits
+    assert all(part.numel() > 1 for part in logits)
     assert config.adversary.start + config.adversary.warmup_steps < config.trainer.max_steps
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "bits", "parameters"),
+    [
+        ("audio/encodec_24k", 75, 24_000, 14.9e6),
+        ("audio/soundstream", 75, 6_000, 9.8e6),
+        ("audio/dac_44k", 44_100 / 512, 7_752, 76.6e6),
+        ("audio/dac_16k", 50, 6_000, 74.2e6),
+        ("audio/speech_split", 50, 4_000, 20.1e6),
+    ],
+)
+def test_audio_recipes_are_as_published(name, frames, bits, parameters):  # audio.md 2
+    tokenizer = build(name)
+    rate = tokenizer.spec.sample_rate / tokenizer.spec.downsample
+    assert rate == frames
+    assert rate * tokenizer.spec.bits_per_position == pytest.approx(bits, rel=1e-3)
+    assert sum(parameter.numel() for parameter in tokenizer.parameters()) == pytest.approx(parameters, rel=0.01)
 
 
 @pytest.mark.parametrize("name", LAYERS)
