@@ -45,7 +45,7 @@ class Chunks:
     def encode(self, source: Path, budget: int | None) -> tuple[Codes, str]:
         """Codes of a file, and what to say about how they were computed."""
         from datamodules.sound import BY_AV, read_sound
-        from mmtok.tokenizers.sounds import file_blocks
+        from mmtok.tokenizers.sounds import file_blocks, file_seconds
 
         extension = source.suffix.lower().removeprefix(".")
         config = self.tokenizer.config
@@ -53,9 +53,10 @@ class Chunks:
             samples, rate = read_sound(source.read_bytes(), extension)
             x = self.tokenizer.preprocess(samples, sample_rate=rate)
         else:
-            blocks, seconds = file_blocks(source, config.sample_rate, config.channels, samples=1 << 18)
+            seconds = file_seconds(source)
             chunked = self._for(seconds)
             if chunked and not chunked.approximate and config.normalize == "none":
+                blocks = file_blocks(source, config.sample_rate, config.channels)
                 return chunked.encode_pieces(blocks, budget=budget), self._said(chunked, seconds)
             x = self.tokenizer.preprocess(source)
         seconds = x.shape[2] / config.sample_rate

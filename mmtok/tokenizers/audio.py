@@ -92,7 +92,7 @@ class AudioTokenizer(Tokenizer):
             "levels": levels or "none (no codes)",
             "bits/s": f"{float(spec.bits_per_position * rate):,.0f}",
             "tokens/s": f"{float(len(sizes) * rate):,.4g}",
-            "parameters": "{:.2f} M (encoder {:.2f}, decoder {:.2f}, quantizer {:.2f})".format(sum(counts), *counts),
+            "parameters": "{:.2f} M (encoder {:.2f}, decoder {:.2f})".format(sum(counts), *counts),
             "receptive field": self._field(),
             "latency": self._latency(),
         }

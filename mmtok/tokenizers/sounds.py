@@ -181,8 +181,14 @@ def write_wave(pieces: Iterable[Tensor], path: Path, rate: int) -> None:
             file.writeframes(samples.T.contiguous().numpy().astype("<i2", copy=False).tobytes())
 
 
-def file_blocks(path: str | Path, rate: int, channels: int, samples: int) -> tuple[Iterator[Tensor], float]:
-    """A sound file as pieces x (1, C, n) at `rate`, decoded as they are asked for, and its length in seconds.
+def file_seconds(path: str | Path) -> float:
+    """Length of a sound file, by its header."""
+    with _open(path, str(path)) as file:
+        return file.frames / file.samplerate
+
+
+def file_blocks(path: str | Path, rate: int, channels: int, samples: int = 1 << 18) -> Iterator[Tensor]:
+    """A sound file as pieces x (1, C, n) at `rate`, decoded as they are asked for; joined, they are `read_sound`'s.
 
     Args:
         path: of a file that soundfile reads.
@@ -190,17 +196,16 @@ def file_blocks(path: str | Path, rate: int, channels: int, samples: int) -> tup
         channels: wanted.
         samples: of the file to decode at a time.
     """
-    file = _open(Path(path), str(path))
+    with _open(path, str(path)) as file:
+        for piece in resample_pieces(_blocks(file, channels, samples, str(path)), file.samplerate, rate):
+            yield limit(piece)
 
-    def raw() -> Iterator[Tensor]:
-        with file:
-            while len(block := _decode(file, samples, str(path))):
-                x = mix(torch.from_numpy(block.T.copy())[None], channels)
-                _finite(x)
-                yield x
 
-    seconds = file.frames / file.samplerate
-    return (limit(piece) for piece in resample_pieces(raw(), file.samplerate, rate)), seconds
+def _blocks(file: Any, channels: int, samples: int, name: str) -> Iterator[Tensor]:
+    while len(block := _decode(file, samples, name)):
+        x = mix(torch.from_numpy(block.T.copy())[None], channels)
+        _finite(x)  # before a NaN is smeared
+        yield x
 
 
 def _read(source: str | Path | bytes | bytearray | memoryview) -> tuple[Tensor, int]:
