@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import asdict, dataclass, field, replace
 from math import log2
@@ -72,14 +73,23 @@ class Codes:
         )
 
     def save(self, path: str | Path, spec: CodeSpec, **metadata: str) -> None:
-        """Write a safetensors file: the tensors, the grid and the spec. Readable without mmtok."""
+        """Write a safetensors file: the tensors, the grid and the spec. Readable without mmtok.
+
+        Raises:
+            OSError: it cannot be written; nothing is left of it.
+        """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         tensors = {"ids": self.ids, "lengths": self.lengths, "source_size": self.source_size}
         tensors |= {f"extras.{name}": value for name, value in self.extras.items()}
         header = {"format": "mmtok-codes-1", "grid": json.dumps(self.grid), "scales": json.dumps(self.scales)}
         header |= {"spec": json.dumps(asdict(spec)), **metadata}
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path, header)
+        try:
+            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path, header)
+        except SafetensorError as error:
+            Path(path).unlink(missing_ok=True)
+            raise OSError(errno.EIO, f"cannot be written ({error})", str(path)) from error
 
     @classmethod
     def load(cls, path: str | Path) -> tuple[Codes, CodeSpec]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -98,6 +99,8 @@ def describe(error: Exception) -> str:
         return f"the Python package '{error.name}' is missing. Install it, or 'pip install mmtok[train]' for all."
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}."
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # a write does not know its file
+        return f"{error.strerror}. Make room and give the same command again."
     text = str(error)
     if text.startswith("Caught ") and "\nOriginal Traceback" in text:
         # From a loader's worker: torch makes the whole traceback the message. A person needs what stands at its end.

@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from lightning.pytorch.utilities import rank_zero_only
 
+    from mmtok.cluster.status import status
     from mmtok.cluster.task import check_task, core_lines
     from mmtok.config import load_config, split_arguments
     from mmtok.loading import checkpoint_path
@@ -55,5 +56,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"mmtok: stopped. The same command {does} ({run_dir}).", file=sys.stderr)
         return 130
     if first:
-        print(f"done: {config.trainer.max_steps:,} steps in {run_dir}. Next: mmtok evaluate {run_dir}")
+        # A run that had gone further than it is asked to now has what it had.
+        steps = max(config.trainer.max_steps, status(run_dir).step)
+        print(f"done: {steps:,} steps in {run_dir}. Next: mmtok evaluate {run_dir}")
     return 0

@@ -93,14 +93,21 @@ class Lease:
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with _alone(self.path):
+            with _alone(self.path) as lock:
                 holder = read_lease(self.path.parent)
                 if holder is not None and not self._may_follow(holder):
                     raise ConfigError(_refusal(self.path, holder))
                 draft = self.path.with_name(f"{NAME}.{self.mine.token}")
-                draft.write_text(json.dumps(asdict(self.mine)), encoding="utf-8")
-                os.replace(draft, self.path)
+                try:
+                    draft.write_text(json.dumps(asdict(self.mine)), encoding="utf-8")
+                    os.replace(draft, self.path)
+                except OSError:  # on a full disk folders and empty files can still be made
+                    for litter in (draft, lock):
+                        litter.unlink(missing_ok=True)
+                    raise
         except OSError as error:
+            with suppress(OSError):
+                self.path.parent.rmdir()  # refused where it is not empty
             raise ConfigError(
                 f"run_dir={self.path.parent} cannot be written ({error.strerror}). Give run_dir=ANOTHER, or make it "
                 "writable."
@@ -213,11 +220,13 @@ def holding(run_dir: Path, first: bool) -> Iterator[Lease | None]:
         return
     absent = [folder for folder in run_dir.parents if not folder.exists()]
     lease = Lease(run_dir)
-    lease.acquire()
     try:
-        yield lease
+        lease.acquire()
+        try:
+            yield lease
+        finally:
+            lease.release()
     finally:
-        lease.release()
         for folder in absent:  # what was refused before it began leaves nothing, not even folders around it
             with suppress(OSError):
                 folder.rmdir()

@@ -22,6 +22,12 @@ def test_a_file_gives_back_the_codes_and_their_meaning(tmp_path):
     assert (loaded.grid, loaded.scales) == (codes().grid, codes().scales)
 
 
+def test_codes_that_cannot_be_written_are_an_error_of_the_file(tmp_path):
+    with pytest.raises(OSError, match="cannot be written") as failed:
+        codes().save(tmp_path / "nowhere" / "x.safetensors", SPEC)
+    assert failed.value.filename == str(tmp_path / "nowhere" / "x.safetensors")
+
+
 def test_other_files_are_refused_by_name(tmp_path):
     from safetensors.torch import save_file
 

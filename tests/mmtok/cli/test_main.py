@@ -1,9 +1,11 @@
 """The command as a person meets it: verbs, mistakes, exit statuses."""
 
+import errno
 import importlib
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,9 +117,12 @@ def test_a_set_is_described_and_verified(shards, capsys):
     assert "nothing wrong" in capsys.readouterr().out
 
 
-def test_the_same_command_finds_the_run_complete(run, capsys):
+def test_the_same_command_finds_the_run_complete(run, tmp_path, capsys):
     assert main(["train", str(run)]) == 0
     assert "is complete at step 3. Raise trainer.max_steps to go on." in capsys.readouterr().out
+    shorter = shutil.copytree(run, tmp_path / "shorter")
+    assert main(["train", str(shorter), f"run_dir={shorter}", "trainer.max_steps=2"]) == 0
+    assert "done: 3 steps" in capsys.readouterr().out
     assert main(["train", str(run), "optim.lr=1"]) == 2
     assert "holds another experiment, which differs in\n  optim.lr: 0.002 -> 1.0" in capsys.readouterr().err
 
@@ -129,6 +134,11 @@ def test_stopping_is_no_traceback(monkeypatch, capsys):
     monkeypatch.setattr("mmtok.config.load_config", interrupted)
     assert main(["config", "image/vqvae"]) == 130
     assert "stopped" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told_where_the_file_is_not_known():
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert describe(full) == "No space left on device. Make room and give the same command again."
 
 
 def test_an_error_of_a_loader_worker_is_told_without_its_traceback():

@@ -1,5 +1,6 @@
 """One process at a time in a run directory: who is refused, and who may take over."""
 
+import errno
 import json
 import os
 import signal
@@ -160,6 +161,20 @@ def test_a_run_that_was_taken_over_saves_nothing(tiny, tmp_path):
     with pytest.raises(OSError, match="took this run over"):
         train(tiny(), take_over)
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["last.ckpt", "step-2.ckpt"]
+
+
+def test_a_full_disk_is_refused_and_left_as_it_was(tiny, tmp_path, monkeypatch):
+    """Folders and empty files can be made there; only content finds no room."""
+
+    def full(self, text, **kwargs):
+        self.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(ValueError, match=r"run_dir=.*/deep/run cannot be written \(No space left on device\)"):
+            train(tiny(run_dir=str(tmp_path / "new" / "deep" / "run")), lambda line: None)
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_read_only_run_directory_is_a_message(tiny, tmp_path, monkeypatch):
