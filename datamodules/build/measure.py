@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 WINDOW = 2048
-RANGE = 80.0
+RANGE = 70.0
 """dB below the strongest frequency at which nothing is left. Resamplers and lossy codecs leave less above their cutoff;
 the background of a real recording is louder."""
 FLOOR = -115.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+from datamodules.build.audio_datasets import KNOWN_SOUNDS, SoundDatasetSource
 from datamodules.build.datasets import KNOWN, DatasetSource
 from datamodules.build.debian import DebianSource
 from datamodules.build.fixture import DEFAULT, FIXTURES, FixtureSource
@@ -17,15 +18,17 @@ def source_names() -> dict[str, str]:
     """Every name known by heart, with a line about it."""
     fixtures = {f"fixture:{name}": f"{about}, {licence}" for name, (about, licence) in FIXTURES.items()}
     packages = {f"debian:{name}": f"{preset.about}, {preset.licence}" for name, preset in PRESETS.items()}
+    sounds = {f"torchaudio:{name}": known.about for name, known in KNOWN_SOUNDS.items()}
     datasets = {f"torchvision:{name}": f"torchvision's {known.cls}" for name, known in KNOWN.items()}
-    return {"fixture": f"the same as fixture:{DEFAULT}"} | fixtures | packages | datasets
+    return {"fixture": f"the same as fixture:{DEFAULT}"} | fixtures | packages | datasets | sounds
 
 
 def open_source(source: str, cache: Path, wanted: Wanted = ANYTHING) -> Source:
     """The source behind a name or a path.
 
     Args:
-        source: a folder, a zip, a .deb, or `fixture`, `fixture:NAME`, `debian:NAME`, `torchvision:NAME`.
+        source: a folder, a zip, a .deb, or `fixture`, `fixture:NAME`, `debian:NAME`, `torchvision:NAME`,
+            `torchaudio:NAME`.
         cache: folder for what is downloaded.
         wanted: what to take of it, where it holds several things.
 
@@ -39,6 +42,8 @@ def open_source(source: str, cache: Path, wanted: Wanted = ANYTHING) -> Source:
         return DebianSource(name, cache / "debian", wanted)
     if kind == "torchvision":
         return DatasetSource(name, cache / "torchvision")
+    if kind == "torchaudio":
+        return SoundDatasetSource(name, cache / "torchaudio", wanted)
     path = Path(source).expanduser()
     if path.is_dir() or (path.suffix.lower() == ".zip" and path.is_file()):
         return FolderSource(path, wanted)

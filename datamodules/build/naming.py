@@ -15,8 +15,8 @@ class Naming:
     """How to read the names of a data set."""
 
     pattern: str
-    """Searched in each path without its extension; the groups it may have are `label`, `speaker`, `group` (what is
-    never divided between sets, if not the file) and `split`."""
+    """Searched in "/" and each path without its extension; the groups it may have are `label`, `speaker`, `group` (what
+    is never divided between sets, if not the file) and `split`."""
     split_by: str = "file"
     """What is held out where nobody says: "file" (or `group`), or "speaker"."""
     test: str = ""
@@ -70,4 +70,4 @@ def naming_of(names: Collection[str], wanted: Wanted) -> Naming | None:
 
 
 def _stem(path: str) -> str:
-    return str(PurePosixPath(path).with_suffix(""))
+    return "/" + str(PurePosixPath(path.lstrip("/")).with_suffix(""))
