@@ -136,6 +136,15 @@ def test_stopping_is_no_traceback(monkeypatch, capsys):
     assert "stopped" in capsys.readouterr().err
 
 
+def test_a_worker_gone_before_its_batch_was_taken_over_is_no_traceback(monkeypatch, capsys):
+    def ended(*args, **kwargs):
+        raise EOFError  # as multiprocessing does, of the pipe that should have brought the batch's memory
+
+    monkeypatch.setattr("mmtok.config.load_config", ended)
+    assert main(["config", "image/vqvae"]) == 2
+    assert "a loader process ended by somebody else, mostly the system for want of memory" in capsys.readouterr().err
+
+
 def test_a_full_disk_is_told_where_the_file_is_not_known():
     full = OSError(errno.ENOSPC, "No space left on device")
     assert describe(full) == "No space left on device. Make room and give the same command again."
