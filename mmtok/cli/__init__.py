@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mmtok: {describe(error)}", file=sys.stderr)
         return 2
     except (RuntimeError, EOFError) as error:
-        # While it waits for a batch, PyTorch puts a vaguer error around the one that tells the signal; and a worker that
-        # is gone before its batch was taken over leaves the end of a pipe, without a word.
+        # While it waits for a batch, PyTorch puts a vaguer error around the one that tells the signal. A worker that is
+        # gone before its batch was taken over leaves the end of a pipe, without a word.
         silent = isinstance(error, EOFError) and not str(error)
         told = "DataLoader worker: Killed while its batch was taken over" if silent else str(error)
         said = lost_worker(str(error.__cause__)) or lost_worker(told)
