@@ -96,6 +96,8 @@ class Spectral(Loss):
         """
         if x.ndim != 3:
             raise ValueError(f"Spectral losses compare waveforms (batch, channels, samples), got {tuple(x.shape)}.")
+        if not x.numel():  # a rank's share of a validation set may be none, and no FFT takes it
+            return reconstruction.float().sum()
         if mask is not None:
             reconstruction, x = (signal.where(mask, 0.0) for signal in (reconstruction, x))
         with torch.autocast(

@@ -109,6 +109,14 @@ def test_the_first_level_and_the_head_learn_and_the_others_do_not(name):
     assert not [key for key, p in quantizer.named_parameters() if key.startswith("project_in.1") and p.grad is not None]
 
 
+@pytest.mark.parametrize("distance", ["frame", "channel"])
+def test_no_items_cost_nothing(distance):
+    given = outcome()
+    none = Outcome(given.x[:0], given.x[:0], None, given.first[:0], torch.ones(0, 10, dtype=torch.bool),
+                   {"teacher": given.batch["teacher"][:0]})  # fmt: skip
+    assert build(distance=distance).measure(none) == 0
+
+
 def test_what_is_missing_is_named():
     with pytest.raises(
         ConfigError, match=r"first of several levels: use quantizer.name=split, rq or residual. This one"

@@ -128,6 +128,13 @@ def test_signals_shorter_than_a_window_cost_something(name, samples):  # audio.m
     assert build(name)(x, x) == 0
 
 
+@pytest.mark.parametrize("name", BLOCKS)
+def test_no_signals_cost_nothing(name):
+    nothing = torch.zeros(0, 1, 3000, requires_grad=True)
+    build(name)(nothing, nothing.detach(), torch.ones(0, 1, 3000, dtype=torch.bool)).backward()
+    assert build(name)(nothing, nothing.detach()) == 0
+
+
 EXTREMES = {
     "silence": lambda x: torch.zeros_like(x),
     "subnormal": lambda x: 1e-40 * x,
