@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from datamodules.images import ImagesConfig
 from datamodules.stream import only_valid
 from mmtok.config import RunConfig
 from mmtok.losses.base import Loss, Outcome, losses
@@ -58,8 +57,8 @@ class TokenizerModule(L.LightningModule):
         self.adversary: Adversary | None = None
         if config.adversary is not None:
             channels = self.tokenizer.spec.channels
-            if isinstance(config.data, ImagesConfig):
-                check_discriminator(config.adversary, channels, (config.data.image_size,) * 2)
+            if config.data.shape:
+                check_discriminator(config.adversary, channels, config.data.shape)
             self.adversary = Adversary(config.adversary, channels)
         for part in config.optim.freeze:
             _part(self.tokenizer, part).requires_grad_(False)
