@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-slurm check gpu lock clean
+.PHONY: help setup demo test test-all test-slurm check gpu speech lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -41,8 +41,11 @@ check: setup ## format, lint and types: what CI runs
 gpu: setup ## what needs a CUDA device: 25 minutes at most, resumable; PICTURES=folder or zip to train on
 	$(BIN)/python -m benchmarks.gpu $(if $(PICTURES),--pictures $(PICTURES))
 
+speech: setup ## PESQ and DNSMOS, which evaluation reports as absent otherwise; needs a C compiler
+	$(BIN)/uv pip install --python $(BIN)/python -e '.[speech]'
+
 lock: ## pin the newest versions that pyproject.toml allows
-	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	$(BIN)/uv pip compile pyproject.toml --extra all --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header --no-annotate --quiet -o requirements.lock
 
 clean: ## remove the environment and caches (never runs or data)

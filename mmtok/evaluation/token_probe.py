@@ -23,7 +23,7 @@ from mmtok.tokenizers.base import Tokenizer, evaluating
 GROUP = "speaker"
 """Labels of this name keep the clips of one speaker together: what is tested on was never heard in training."""
 FOLDS = 6
-PENALTY = 1e-3
+PENALTY = 1e-4
 
 DEFINITION = (
     f"accuracy of multinomial logistic regression on features of whole clips, penalty {PENALTY:g} on the squared "

