@@ -1,4 +1,4 @@
-"""The pictures that come along: a few hundred real ones, for a first run on a machine that reaches nothing."""
+"""What comes along: a few hundred real pictures, and some sounds, for a first run on a machine that reaches nothing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ FOLDER = Path(__file__).parents[1] / "fixture"
 FIXTURES = {
     "endless-sky": ("64 photographs, 96 x 96", "public domain"),
     "fashion-mnist": ("256 grey pictures of clothes, 28 x 28", "MIT"),
+    "sonic-pi": ("24 sounds of instruments and things, 16 kHz", "CC0"),
 }
-"""Names, content and licence; each is FOLDER/NAME.zip, made by FOLDER/make.py."""
+"""Names, content and licence; each is FOLDER/NAME.zip, made by FOLDER/make.py or make_sounds.py."""
 DEFAULT = "endless-sky"
 
 

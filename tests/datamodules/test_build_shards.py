@@ -261,7 +261,9 @@ def test_a_finished_set_is_not_overwritten(pets, tmp_path):
         build_shards(str(pets), tmp_path / "out")
 
 
-@pytest.mark.parametrize(("name", "train", "val"), [("endless-sky", 48, 16), ("fashion-mnist", 192, 64)])
+@pytest.mark.parametrize(
+    ("name", "train", "val"), [("endless-sky", 48, 16), ("fashion-mnist", 192, 64), ("sonic-pi", 18, 6)]
+)
 def test_the_fixture_builds(name, train, val, tmp_path):
     report = build_shards(f"fixture:{name}", tmp_path)
     assert {split: manifest.samples for split, manifest in report.sets.items()} == {"train": train, "val": val}
@@ -270,11 +272,14 @@ def test_the_fixture_builds(name, train, val, tmp_path):
 
 
 def test_the_fixture_is_small_and_every_file_is_attributed():
-    assert sum(path.stat().st_size for path in FOLDER.iterdir() if path.is_file()) < 400_000
+    assert sum(path.stat().st_size for path in FOLDER.iterdir() if path.is_file()) < 1_000_000
     attribution = (FOLDER / "ATTRIBUTION.md").read_text()
     with zipfile.ZipFile(FOLDER / "endless-sky.zip") as archive:
         assert all(f"`{name}`" in attribution for name in archive.namelist())
     assert "Permission is hereby granted" in attribution
+    with zipfile.ZipFile(FOLDER / "sonic-pi.zip") as archive:
+        attribution = (FOLDER / "ATTRIBUTION-sounds.md").read_text()
+        assert all(f"`{name}`" in attribution for name in archive.namelist())
 
 
 class FakeSet:

@@ -278,7 +278,7 @@ def test_a_pattern_of_ones_own_names_class_speaker_and_set(tmp_path):
     ("options", "says"),
     [
         ({"names": "(?P<label>"}, "is no regular expression"),
-        ({"names": r"(?P<label>\d)_"}, "does not match 'a'"),
+        ({"names": r"(?P<label>\d)_"}, "does not match '/a'"),
         ({"split_by": "speaker"}, "needs names=PATTERN"),
         ({"split_by": "speakers"}, "must be file or speaker"),
         ({"names": "(?P<label>a)", "split_by": "speaker"}, "says no speaker"),
