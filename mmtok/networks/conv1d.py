@@ -180,8 +180,8 @@ def reflect(x: Tensor, before: int, after: int) -> Tensor:
 
     So EnCodec pads signals that are shorter than the padding (audio.md trap 27).
     """
-    short = max(before, after) + 1 - x.shape[2]
-    if short <= 0:
-        return F.pad(x, (before, after), mode="reflect")
-    y = F.pad(F.pad(x, (0, short)), (before, after), mode="reflect")
+    short = max(max(before, after) + 1 - x.shape[2], 0)
+    # Padded as a picture of one row, whose layout stays channels-last where it is.
+    row = (F.pad(x, (0, short)) if short else x)[:, :, None]
+    y = F.pad(row, (before, after, 0, 0), mode="reflect")[:, :, 0]
     return y[..., : y.shape[2] - short]
