@@ -49,7 +49,8 @@ def coder(tokenizer: Tokenizer, args: argparse.Namespace) -> Tiles | Chunks:
     if isinstance(tokenizer, AudioTokenizer):
         if args.tile != AUTO:
             raise ValueError("--tile is for pictures, and this tokenizer is for sounds. Use --chunk SECONDS.")
-        return Chunks(tokenizer, args.chunk)
+        # Half a second, and a quarter to a half faster from then on.
+        return Chunks(tokenizer.optimize(), args.chunk)
     if args.chunk != AUTO:
         raise ValueError("--chunk is for sounds, and this tokenizer is for pictures. Use --tile PIXELS.")
     return Tiles(tokenizer, args.tile)

@@ -52,7 +52,7 @@ def test_codes_decode_in_a_fresh_process_to_the_same_bits(checkpoint, talk, tmp_
     file = tmp_path / "codes" / f"talk{suffix}"
     command = [sys.executable, "-m", "mmtok", "decode", str(checkpoint), str(file), "-o", str(tmp_path / "out")]
     subprocess.run(command, check=True, timeout=120)
-    tokenizer = mmtok.load(checkpoint)
+    tokenizer = mmtok.load(checkpoint).optimize()
     codes = tokenizer.encode(tokenizer.preprocess(talk))
     found = read_mmc(file)[0] if form == "mmc" else Codes.load(file)[0]
     assert torch.equal(found.ids, codes.ids)

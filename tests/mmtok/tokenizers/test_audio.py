@@ -12,8 +12,10 @@ SMALL = {"name": "seanet", "channels": 2, "strides": (2, 3)}
 KINDS = {
     "causal": {},
     "lstm": {"core": "lstm"},
+    "attention": {"core": "attention", "attention_heads": 2, "attention_window": 3},
     "reflect": {"pad_mode": "reflect"},
     "centred": {"causal": False},
+    "centred attention": {"core": "attention", "attention_heads": 2, "attention_window": 3, "causal": False},
     "centred reflect": {"causal": False, "pad_mode": "reflect"},
     "dac": {"causal": False, "transpose_padding": "dac", "activation": "snake", "tanh": True},
 }
@@ -175,3 +177,21 @@ def test_bypass_keeps_masks_and_gains():
     x, lengths = noise(2, 1, 36), torch.tensor([36, 12])
     out = tokenizer(x, lengths)
     torch.testing.assert_close(tokenizer.bypass(out.latents, (36,)), out.x)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_optimized_copy_gives_the_same_and_leaves_its_original(kind):
+    tokenizer, x = build(kind), noise(1, 1, 200)
+    state = {name: value.clone() for name, value in tokenizer.state_dict().items()}
+    ready = tokenizer.optimize()
+    codes = tokenizer.encode(x)
+    assert torch.equal(ready.encode(x).ids, codes.ids)
+    torch.testing.assert_close(ready.decode(codes), tokenizer.decode(codes), atol=1e-5, rtol=0)
+    assert ready.fingerprint() == tokenizer.fingerprint()
+    assert not any(p.requires_grad for p in ready.parameters())
+    assert not any("parametrizations" in name for name in ready.state_dict())
+    assert all(torch.equal(value, state[name]) for name, value in tokenizer.state_dict().items())
+    if tokenizer.networks.causal:
+        stream = ready.streaming()
+        ids = [stream.encode(piece).ids for piece in x.split(33, 2)] + [stream.finish_encode().ids]
+        assert torch.equal(torch.cat(ids, 2), codes.ids)
