@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,12 @@ class DebianSource(Source):
         super().__init__(self._provenance())
 
     def entries(self) -> list[Entry]:
-        naming = None
+        naming, wanted = None, self.wanted
         if self.preset:
+            self.kind = self.preset.kind
             if self.preset.entries:
                 return self.preset.entries(self.debs[0])
-            naming = self.preset.naming
+            naming, wanted = self.preset.naming, replace(wanted, kind=self.kind)
         extensions = {"txt"}.union(*(kind.extensions for kind in KINDS.values()))
         found = {
             name.removeprefix("usr/share/"): data
@@ -49,10 +51,10 @@ class DebianSource(Source):
             if naming is None or naming.matches(name)
         }
         try:
-            self.kind = kind_of(found, self.wanted)
+            self.kind = kind_of(found, wanted)
         except ValueError as error:
             raise ValueError(f"the package '{self.debs[0].package}' {error}.{suggest('', PRESETS)}") from error
-        return file_entries(found, found.__getitem__, self.kind, self.wanted, naming)
+        return file_entries(found, found.__getitem__, self.kind, wanted, naming)
 
     def _provenance(self) -> dict[str, Any]:
         each = [

@@ -329,6 +329,7 @@ def test_stamps_speak_and_sound_and_no_name_is_on_both_sides(tmp_path, monkeypat
         for word in words
         for tail in (".ogg", "_desc.ogg", "_desc_fr.wav")
     }
+    files |= {f"{STAMPS}/{word}{i}.png": b"?" for word in words for i in "abc"}  # more than there are sounds
     make_deb(tmp_path / "tuxpaint-stamps-default_1_all.deb", "tuxpaint-stamps-default", files)
     (tmp_path / "cache/debian").mkdir(parents=True)
     (tmp_path / "tuxpaint-stamps-default_1_all.deb").rename(tmp_path / "cache/debian/tuxpaint-stamps-default_1_all.deb")
