@@ -9,6 +9,7 @@ the single process, and the collectives of an update outside the lines of the lo
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import subprocess
@@ -17,11 +18,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.tables import table
 from datamodules.build import build_shards
+from datamodules.writer import ShardWriter
 from mmtok.config import parse_config
 from mmtok.training.module import TokenizerModule
 from mmtok.training.run import train
@@ -33,6 +36,19 @@ GAN = {
     "discriminator": {"name": "patchgan", "channels": 8, "layers": 1}, "start": 4, "lead": 2, "warmup_steps": 4,
     "lecam": 0.01,
 }  # fmt: skip
+CODES = {"codebook_size": 16, "init": "kmeans"}
+SPLIT = {
+    "name": "split", "inner_dim": 8, "bypass": 0.3,
+    "semantic": {"name": "vq", **CODES}, "acoustic": {"name": "rq", "depth": 3, "dropout": 0.5, **CODES},
+}  # fmt: skip
+SOUND_GAN = {
+    "discriminator": {
+        "name": "ensemble",
+        "inner": [{"name": "mpd", "channels": 2}, {"name": "msstft", "windows": [256, 64], "channels": 4}],
+    },
+    "objective": "least_squares", "weight": 1.0, "feature_weight": 2.0, "share": 0.67,
+}  # fmt: skip
+RATE, TEACHER_HOP = 8000, 160
 CASES: dict[str, dict[str, Any]] = {
     "vq": {"quantizer": VQ},
     "vq-halves": {"quantizer": VQ, "accumulate": 2},
@@ -48,8 +64,10 @@ CASES: dict[str, dict[str, Any]] = {
     # Plain codes: among so many latents a restart falls on another one by rounding.
     "gan-lpips": {"quantizer": {"name": "vq", "codebook_size": 32}, "adversary": GAN, "lpips": True},
     "gan-frozen": {"quantizer": VQ, "adversary": GAN, "freeze": ["encoder", "quantizer"]},
+    "audio": {"quantizer": SPLIT, "adversary": SOUND_GAN, "sounds": True},
+    "audio-halves": {"quantizer": SPLIT, "adversary": SOUND_GAN, "sounds": True, "accumulate": 2},
 }
-"""What a case sets of quantizer, adversary, LPIPS, frozen parts, accumulation and workers."""
+"""What a case sets of quantizer, adversary, LPIPS, frozen parts, accumulation, workers and modality."""
 COUNTED = (STEPS - 4, STEPS - 3, STEPS - 2)
 """Updates whose collectives are counted: none of them logs, validates, saves, or asks the first rank's clock."""
 
@@ -58,17 +76,20 @@ def tree(case: str, world: int, out: Path, steps: int) -> dict[str, Any]:
     """A run of a second over the committed fixture. Of 9 validation samples the second rank's last batch has none."""
     settings = CASES[case]
     encoder = {"name": "conv2d", "channels": 8, "multipliers": [1, 1], "blocks": 1, "mid_blocks": 0}
-    size, loss = 16, {"pixel": {"name": "l2"}}
+    size = 16
+    loss: dict[str, Any] = {"pixel": {"name": "l2"}}
     if settings.get("lpips"):  # with random weights, of which every machine has some
         size, loss["perceptual"] = 32, {"name": "lpips", "net": "alex", "weights": str(backbone(out)), "weight": 0.1}
-    data = {"image_size": size, "batch_size": 8, "val_batch_size": 4, "val_samples": 9, "streams": 4}
+    data: dict[str, Any] = {"image_size": size, "batch_size": 8, "val_batch_size": 4, "val_samples": 9, "streams": 4}
+    tokenizer: dict[str, Any] = {"name": "image", "image_size": size, "dim": 8, "encoder": encoder}
+    data |= {"name": "images", "shards": str(out / "shards" / "train")}
+    if settings.get("sounds"):
+        tokenizer, loss, data = of_sounds(out)
     return {
-        "tokenizer": {"name": "image", "image_size": size, "dim": 8, "encoder": encoder},
+        "tokenizer": tokenizer,
         "quantizer": settings["quantizer"],
         "loss": loss,
-        "data": {
-            "name": "images", "shards": str(out / "shards" / "train"), "workers": settings.get("workers", 0), **data,
-        },
+        "data": data | {"workers": settings.get("workers", 0)},
         "adversary": settings.get("adversary"),
         # Without this eps Adam makes a full step of a gradient that is nothing but rounding.
         "optim": {"lr": 1e-3, "eps": 1e-3, "clip": 1.0, "ema": 0.9, "schedule": "cosine", "warmup_steps": 3}
@@ -81,6 +102,43 @@ def tree(case: str, world: int, out: Path, steps: int) -> dict[str, Any]:
         "log": {"every_steps": 5, "usage_every_steps": 5, "tensorboard": False, "media_every_steps": 5},
         "run_dir": str(out / f"{case}-{world}"),
     }  # fmt: skip
+
+
+def of_sounds(out: Path) -> tuple[dict[str, Any], ...]:
+    """The blocks tokenizer, loss and data of a codec whose first level has a teacher."""
+    encoder = {"name": "seanet", "channels": 4, "strides": [4, 5]}
+    loss = {
+        "wave": {"name": "l1"},
+        # A high floor: among bands of almost nothing a logarithm makes much of rounding.
+        "mel": {"name": "mel", "windows": [64, 256], "bands": [10, 20], "floor": 1e-3},
+        "teacher": {"name": "distill", "features": 6},
+    }
+    data = {
+        "name": "audio", "shards": str(out / "sounds" / "train"), "sample_rate": RATE, "seconds": 0.2,
+        "val_seconds": 1.0, "teacher": "level", "batch_size": 8, "val_batch_size": 4, "val_samples": 9, "streams": 4,
+    }  # fmt: skip
+    return {"name": "audio", "sample_rate": RATE, "dim": 16, "encoder": encoder}, loss, data
+
+
+def write_sounds(folder: Path) -> None:
+    """Shards of tones that come and go, one of them silent, each with six multiples of its level as a teacher."""
+    import soundfile
+
+    draws = np.random.default_rng(0)
+    for split, count in (("train", 60), ("val", 9)):
+        features = {"features": {"level": {"rate": RATE / TEACHER_HOP}}}
+        with ShardWriter(
+            folder / split, kind="audio", split=split, samples_per_shard=10, provenance=features
+        ) as writer:
+            for i in range(count):
+                time = np.arange(RATE + draws.integers(3000)) / RATE
+                x = 0.3 * np.sin(2 * np.pi * draws.integers(100, 900) * time) * (0.5 + 0.5 * np.sin(6 * np.pi * time))
+                x = (x + 0.01 * draws.standard_normal(len(x))) * (i != 3)
+                sound, teacher = io.BytesIO(), io.BytesIO()
+                soundfile.write(sound, x, RATE, format="FLAC")
+                np.save(teacher, np.outer(range(1, 7), np.abs(x[::TEACHER_HOP])).astype(np.float32))
+                members = {"flac": sound.getvalue(), "level.npy": teacher.getvalue(), "cls": str(i % 3).encode()}
+                writer.add(f"{split}{i:03d}", members)
 
 
 def backbone(out: Path) -> Path:
@@ -153,6 +211,8 @@ def run_worlds(out: Path, cases: list[str], steps: int = STEPS) -> None:
     """
     if not (out / "shards" / "train" / "manifest.json").is_file():
         build_shards("fixture", out / "shards")
+    if not (out / "sounds" / "train" / "manifest.json").is_file():
+        write_sounds(out / "sounds")
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     words = [sys.executable, "-m", "benchmarks.ddp", "--out", str(out), "--only", ",".join(cases)]
     starts = [[*words, "--steps", str(steps), "--world", str(world)] for world in (1, 2)]
