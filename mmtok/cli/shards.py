@@ -2,6 +2,7 @@
 
 mmtok shards build fixture -o data/fixture
 mmtok shards build photos/ -o data/photos --tile 256
+mmtok shards build debian:asterisk -o data/asterisk --sample-rate 16000 --features mfcc
 mmtok shards index 'https://host/set/{00000..00999}.tar' -o data/set
 mmtok shards info data/photos/train
 mmtok shards verify data/photos/train
