@@ -96,7 +96,7 @@ def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_sizes():
     assert RunConfig
     from types import SimpleNamespace as Space
 
-    config = Space(trainer=Space(accumulate=2), data=Space(batch_size=100))
+    config = Space(trainer=Space(accumulate=2), data=Space(batch_size=100, items_per_sample=1))
     with pytest.raises(ValueError, match=r"8 ranks x 2 accumulation steps. Use 96 or 112"):
         check_division(config, 8)
 
