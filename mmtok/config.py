@@ -64,7 +64,7 @@ class RunConfig:
     plugins: tuple[str, ...] = ()
     """Modules imported first, which register quantizers, networks, losses or data modules of their own."""
     init_from: str | None = None
-    """A run to take weights from; prints what was taken, resized and skipped."""
+    """A run or an imported tokenizer to take weights from; prints what was taken, resized and skipped."""
 
     def __post_init__(self) -> None:
         if self.data.batch_size % self.trainer.accumulate:

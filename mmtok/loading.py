@@ -1,4 +1,4 @@
-"""`mmtok.load`: a trained tokenizer from where training left it. Needs torch, and nothing of training."""
+"""`mmtok.load`: a trained tokenizer from where training or an import left it. Needs torch, and nothing of training."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 import mmtok.networks
 import mmtok.quantizers
 import mmtok.tokenizers  # noqa: F401, these packages register their names
+from mmtok.export.folder import is_model, read_model
 from mmtok.registry import load_plugins
 from mmtok.seal import broken_seal
 from mmtok.tokenizers.base import Tokenizer, build_tokenizer
@@ -19,22 +20,25 @@ LAST = "last.ckpt"
 
 
 def load(path: str | Path, *, device: str | torch.device = "cpu", raw: bool = False) -> Tokenizer:
-    """The tokenizer of a run: its last checkpoint, averaged weights where there are any.
+    """The tokenizer of a run (its last checkpoint, averaged weights where there are any), or an imported one.
 
     Where the last checkpoint is damaged, the newest whole one is taken, with a warning that names both.
 
     Args:
-        path: a run directory, or one of its checkpoints.
+        path: a run directory, or one of its checkpoints; what `mmtok import` wrote; or the folder of a model of
+            transformers that is a tokenizer here (`EncodecModel`, `DacModel`).
         device: where to put it.
-        raw: take the weights as trained instead of their average.
+        raw: take the weights as trained instead of their average; imported ones have no other.
 
     Returns:
         A tokenizer in eval mode: `.encode(x) -> Codes`, `.decode(codes) -> x`, `.spec`.
 
     Raises:
-        ValueError: there is no usable checkpoint, and what there is; or no such device.
+        ValueError: there is no usable checkpoint, and what there is; a model that cannot be expressed; no such device.
     """
     check_device(device)
+    if is_model(path):
+        return read_model(path).to(device)
     return tokenizer_of(open_checkpoint(path).content, raw=raw).to(device)
 
 

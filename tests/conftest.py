@@ -54,3 +54,42 @@ def alexnet(tmp_path_factory):
     path.parent.mkdir(parents=True)
     torch.save(state | {"classifier.1.weight": torch.zeros(2, 2)}, path)
     return path
+
+
+SMALL_CODEC = (
+    "adversary=null", "tokenizer.sample_rate=16000", "tokenizer.dim=16", "tokenizer.encoder.channels=4",
+    "tokenizer.encoder.strides=[4,5]", "quantizer.codebook_size=16", "quantizer.depth=2", "data.seconds=0.25",
+    "data.batch_size=4", "data.crops=1", "data.workers=0", "data.val_samples=2", "trainer.accelerator=cpu",
+    "trainer.threads=1", "trainer.max_steps=2", "trainer.val_every=0",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def sound_shards(tmp_path_factory):
+    from mmtok.cli import main
+
+    pytest.importorskip("soundfile")
+    folder = tmp_path_factory.mktemp("sounds") / "shards"
+    assert main(["shards", "build", "fixture:sonic-pi", "-o", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def codec(sound_shards):
+    """A small run of sounds."""
+    from mmtok.cli import main
+
+    folder = sound_shards.parent / "codec"
+    words = ["train", "audio/soundstream", "logger/quiet", f"data.shards={sound_shards}/train", f"run_dir={folder}"]
+    assert main([*words, *SMALL_CODEC]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def talk(sound_shards):
+    """A held-out sound as a file."""
+    from datamodules.shards import ShardSet
+
+    path = sound_shards.parent / "talk.flac"
+    path.write_bytes(ShardSet.open(sound_shards / "val").read(0, 0).members["flac"])
+    return path

@@ -20,6 +20,8 @@ VERBS: dict[str, str] = {
     "evaluate": "measure a trained tokenizer on a shard set",
     "encode": "turn files into codes",
     "decode": "turn codes back into files",
+    "import": "turn a model of another library into a tokenizer",
+    "export": "write a tokenizer as a model of another library",
     "wandb-sync": "upload what W&B has written offline, in order",
     "doctor": "say what this machine has, and what each recipe still lacks",
 }

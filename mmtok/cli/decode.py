@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("tokenizer", metavar="TOKENIZER", help="the run directory or checkpoint that encoded them")
+    parser.add_argument("tokenizer", metavar="TOKENIZER", help="the run, checkpoint or import that encoded them")
     parser.add_argument("files", nargs="+", metavar="FILE", help="codes, as 'mmtok encode' wrote them")
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="DIR", help="folder for the signals")
     parser.add_argument("--device", default="cpu", help="where to compute (cpu, cuda)")

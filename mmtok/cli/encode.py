@@ -25,7 +25,7 @@ SUFFIXES = {"safetensors": ".codes.safetensors", "mmc": ".mmc"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("tokenizer", metavar="TOKENIZER", help="a run directory or a checkpoint")
+    parser.add_argument("tokenizer", metavar="TOKENIZER", help="a run directory, a checkpoint or an import")
     parser.add_argument("files", nargs="+", metavar="FILE", help="signals to encode")
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="OUT", help="folder for the codes")
     parser.add_argument(

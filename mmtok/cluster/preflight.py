@@ -15,6 +15,7 @@ from datamodules.order import BatchPlan
 from datamodules.shards import ShardSet
 from mmtok.cluster.config import ClusterConfig
 from mmtok.config import RunConfig, differences, load_config
+from mmtok.export.folder import is_model
 from mmtok.loading import checkpoint_path
 from mmtok.losses.base import Loss, losses
 from mmtok.tokenizers.base import build_tokenizer
@@ -110,8 +111,9 @@ def missing_data(config: RunConfig, cluster: ClusterConfig | None = None) -> Ite
             yield f"no set 'val' or 'test' stands beside {homes[0]}. Name one: data.val_shards=FOLDER"
     if config.init_from:
         try:
-            start = checkpoint_path(_outside(config.init_from, cluster))
-            if not start.is_file():
+            place = _outside(config.init_from, cluster)
+            start = checkpoint_path(place)
+            if not is_model(place) and not start.is_file():
                 yield f"init_from={config.init_from}: there is no {start}."
         except ValueError as error:
             yield f"init_from: {error}"

@@ -7,16 +7,22 @@ tokenizer pads what is missing (audio.md trap 23).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmtok.export.hf_state import Names, flipped, module, own_weight, renamed, under
+from mmtok.export.hf_state import Blocks, Files, Names, flipped, module, renamed, under
 from mmtok.networks.seanet import SEANetConfig
+from mmtok.networks.weight_norm import as_plain
+from mmtok.quantizers.residual import RQConfig
+from mmtok.tokenizers.audio import AudioTokenizerConfig
+
+MODEL = "DacModel"
 
 
-def config_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def config_of(config: Mapping[str, Any]) -> Blocks:
     """The blocks `tokenizer` and `quantizer` of a recipe that is the model of a `config.json`."""
     channels = config.get("encoder_hidden_size", 64)
     strides = tuple(config.get("downsampling_ratios", (2, 4, 8, 8)))
@@ -58,6 +64,42 @@ def config_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
+def config_to_hf(tokenizer: AudioTokenizerConfig, encoder: SEANetConfig, quantizer: RQConfig) -> Files:
+    """The nearest configuration of a `DacModel`.
+
+    Raises:
+        ValueError: codes without projections, which the model always has.
+    """
+    if quantizer.code_dim in (0, quantizer.dim):
+        raise ValueError(f"DacModel cannot express quantizer.code_dim={quantizer.code_dim}; only less than the dim.")
+    config = {
+        "model_type": "dac",
+        "architectures": [MODEL],
+        "sampling_rate": tokenizer.sample_rate,
+        "encoder_hidden_size": encoder.channels,
+        "hidden_size": encoder.channels * 2 ** len(encoder.strides),
+        "decoder_hidden_size": encoder.width,
+        "downsampling_ratios": list(encoder.strides),
+        "upsampling_ratios": list(reversed(encoder.strides)),
+        "hop_length": prod(encoder.strides),
+        "n_codebooks": quantizer.depth,
+        "codebook_size": quantizer.codebook_size,
+        "codebook_dim": quantizer.code_dim,
+        "quantizer_dropout": quantizer.dropout,
+        "commitment_loss_weight": quantizer.commitment_weight,
+        "codebook_loss_weight": quantizer.codebook_weight,
+    }
+    preprocessor = {
+        "feature_extractor_type": "DacFeatureExtractor",
+        "feature_size": 1,
+        "sampling_rate": tokenizer.sample_rate,
+        "hop_length": prod(encoder.strides),
+        "padding_side": "right",
+        "padding_value": 0.0,
+    }
+    return Files(config, preprocessor)
+
+
 def state_from_hf(state: Mapping[str, Tensor], encoder: SEANetConfig, depth: int) -> dict[str, Tensor]:
     """State of a `DacModel`, weight-normed or not -> of the tokenizer.
 
@@ -66,7 +108,7 @@ def state_from_hf(state: Mapping[str, Tensor], encoder: SEANetConfig, depth: int
     out = renamed(state, flipped(_modules(encoder)), encoder.norm == "weight")
     for level in range(depth):
         for ours, theirs in _projections(level):
-            own = own_weight(module(state, theirs))
+            own = as_plain(module(state, theirs))
             out[f"{ours}.weight"], out[f"{ours}.bias"] = own["weight"][..., 0], own["bias"]
         out[f"quantizer.parts.{level}.codebook"] = module(state, _codebook(level))["weight"]
         out[f"quantizer.parts.{level}.updates"] = torch.ones((), dtype=torch.int64)  # so that no k-means begins

@@ -7,22 +7,26 @@ norms see whole segments, whose loudness travels beside the codes) and is refuse
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from math import ceil, log2, prod
+from collections.abc import Iterable, Iterator, Mapping
+from math import ceil, inf, log2, nextafter, prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmtok.export.hf_state import Names, flipped, module, renamed, under
+from mmtok.export.hf_state import Blocks, Files, Names, flipped, module, renamed, under
 from mmtok.networks.seanet import SEANetConfig
+from mmtok.quantizers.residual import RQConfig
+from mmtok.tokenizers.audio import AudioTokenizerConfig
+
+MODEL = "EncodecModel"
 
 _REQUIRED = {"norm_type": "weight_norm", "normalize": False, "chunk_length_s": None, "trim_right_ratio": 1.0}
 """Fields, with their defaults, for which there is one value here."""
 _PADS = {"reflect": "reflect", "constant": "zeros"}
 
 
-def config_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def config_of(config: Mapping[str, Any]) -> Blocks:
     """The blocks `tokenizer` and `quantizer` of a recipe that is the model of a `config.json`.
 
     Raises:
@@ -55,8 +59,7 @@ def config_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     }
     rate, size = config.get("sampling_rate", 24_000), config.get("codebook_size", 1024)
     # As the model counts its levels from its greatest bit rate.
-    frame_bits = ceil(rate / prod(encoder["strides"])) * ceil(log2(size))
-    depth = int(1000 * config.get("target_bandwidths", (24.0,))[-1] // frame_bits)
+    depth = int(1000 * config.get("target_bandwidths", (24.0,))[-1] // _level_bits(rate, encoder["strides"], size))
     return {
         "tokenizer": {
             "name": "audio",
@@ -67,6 +70,58 @@ def config_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         },
         "quantizer": {"name": "rq", "codebook_size": size, "depth": depth},
     }
+
+
+def _level_bits(rate: int, strides: Iterable[int], size: int) -> int:
+    """Bits a second of one level, as the model counts them."""
+    return ceil(rate / prod(strides)) * ceil(log2(size))
+
+
+def config_to_hf(tokenizer: AudioTokenizerConfig, encoder: SEANetConfig, quantizer: RQConfig) -> Files:
+    """The nearest configuration of an `EncodecModel`; its bit rates are those of 1, 2, 4, ... and all levels."""
+    bits = _level_bits(tokenizer.sample_rate, encoder.strides, quantizer.codebook_size)
+    levels = sorted({*(2**n for n in range(quantizer.depth.bit_length())), quantizer.depth})
+    dilations = encoder.dilations
+    config = {
+        "model_type": "encodec",
+        "architectures": [MODEL],
+        "sampling_rate": tokenizer.sample_rate,
+        "audio_channels": tokenizer.channels,
+        "hidden_size": tokenizer.dim,
+        "num_filters": encoder.channels,
+        "upsampling_ratios": list(reversed(encoder.strides)),
+        "kernel_size": encoder.kernel,
+        "last_kernel_size": encoder.last_kernel,
+        "residual_kernel_size": encoder.residual_kernel,
+        "num_residual_layers": len(dilations),
+        "dilation_growth_rate": dilations[1] if len(dilations) > 1 else 2,
+        "compress": encoder.compress,
+        "use_conv_shortcut": encoder.shortcut == "conv",
+        "num_lstm_layers": encoder.core_layers,
+        "use_causal_conv": encoder.causal,
+        "pad_mode": {ours: theirs for theirs, ours in _PADS.items()}[encoder.pad_mode],
+        "codebook_size": quantizer.codebook_size,
+        "codebook_dim": tokenizer.dim,
+        "target_bandwidths": [_bandwidth(count * bits) for count in levels],
+        **_REQUIRED,
+    }
+    preprocessor = {
+        "feature_extractor_type": "EncodecFeatureExtractor",
+        "feature_size": tokenizer.channels,
+        "sampling_rate": tokenizer.sample_rate,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": True,
+        "chunk_length_s": None,
+        "overlap": None,
+    }
+    return Files(config, preprocessor)
+
+
+def _bandwidth(bits: int) -> float:
+    """Bits in thousands, not below themselves when they are multiplied again: the model rounds its levels down."""
+    thousands = bits / 1000
+    return thousands if 1000 * thousands >= bits else nextafter(thousands, inf)
 
 
 def state_from_hf(state: Mapping[str, Tensor], encoder: SEANetConfig, depth: int) -> dict[str, Tensor]:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from mmtok.networks.weight_norm import DIRECTION, LENGTH, merge, split
+from mmtok.networks.weight_norm import as_pair, as_plain
 
+Blocks = dict[str, dict[str, Any]]
+"""`tokenizer` and `quantizer` of a recipe."""
 Names = Iterable[tuple[str, str]]
 """Pairs of module names: where a module is in one model and in the other."""
 
-_PAIRS = ((LENGTH, DIRECTION), ("weight_g", "weight_v"))
-"""How a normed weight is kept: by today's PyTorch, and in older checkpoints."""
+
+class Files(NamedTuple):
+    """What lies beside the weights of a model."""
+
+    config: dict[str, Any]
+    """`config.json`"""
+    preprocessor: dict[str, Any]
+    """`preprocessor_config.json`"""
 
 
 def renamed(state: Mapping[str, Tensor], names: Names, normed: bool) -> dict[str, Tensor]:
@@ -29,7 +38,7 @@ def renamed(state: Mapping[str, Tensor], names: Names, normed: bool) -> dict[str
     out: dict[str, Tensor] = {}
     for source, target in names:
         own = module(state, source)
-        out |= {f"{target}.{name}": value for name, value in (_as_pair(own) if normed else own_weight(own)).items()}
+        out |= {f"{target}.{name}": value for name, value in (as_pair(own) if normed else as_plain(own)).items()}
     return out
 
 
@@ -43,26 +52,6 @@ def module(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     if not own:
         raise ValueError(f"The weights have no '{name}': they are of another architecture than the configuration.")
     return own
-
-
-def own_weight(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a module with its weight as one, where it is a pair."""
-    for length, direction in _PAIRS:
-        if length in own:
-            rest = {name: value for name, value in own.items() if name not in (length, direction)}
-            return rest | {"weight": merge(own[length], own[direction])}
-    return dict(own)
-
-
-def _as_pair(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    for length, direction in _PAIRS:
-        if length in own:
-            rest = {name: value for name, value in own.items() if name not in (length, direction)}
-            return rest | {LENGTH: own[length], DIRECTION: own[direction]}
-    if "weight" not in own:
-        return dict(own)
-    pair = dict(zip((LENGTH, DIRECTION), split(own["weight"]), strict=True))
-    return {name: value for name, value in own.items() if name != "weight"} | pair
 
 
 def flipped(names: Names) -> Names:

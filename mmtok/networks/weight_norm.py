@@ -18,6 +18,8 @@ Module = TypeVar("Module", bound=nn.Module)
 
 LENGTH, DIRECTION = "parametrizations.weight.original0", "parametrizations.weight.original1"
 """How PyTorch names g and v of a convolution."""
+_PAIRS = ((LENGTH, DIRECTION), ("weight_g", "weight_v"))
+"""How a normed weight is kept: by today's PyTorch, and in older checkpoints."""
 
 
 def fold_weight_norm(module: Module) -> Module:
@@ -53,3 +55,24 @@ def merge(length: Tensor, direction: Tensor) -> Tensor:
 def split(weight: Tensor) -> tuple[Tensor, Tensor]:
     """A pair (g, v) whose weight is the given one."""
     return torch.norm_except_dim(weight, 2, 0), weight
+
+
+def as_plain(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of one module with its weight as one, where it is a pair."""
+    for length, direction in _PAIRS:
+        if length in own:
+            rest = {name: value for name, value in own.items() if name not in (length, direction)}
+            return rest | {"weight": merge(own[length], own[direction])}
+    return dict(own)
+
+
+def as_pair(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of one module with its weight as a pair, named as PyTorch does today."""
+    for length, direction in _PAIRS:
+        if length in own:
+            rest = {name: value for name, value in own.items() if name not in (length, direction)}
+            return rest | {LENGTH: own[length], DIRECTION: own[direction]}
+    if "weight" not in own:
+        return dict(own)
+    pair = dict(zip((LENGTH, DIRECTION), split(own["weight"]), strict=True))
+    return {name: value for name, value in own.items() if name != "weight"} | pair

@@ -19,7 +19,10 @@ from mmtok import __version__
 from mmtok.cli import VERBS, describe, lost_worker, main, parse_arguments
 from tests.conftest import SMALL
 
-DESIGNED = {"config", "shards", "train", "evaluate", "encode", "decode", "doctor", "submit", "status", "wandb-sync"}
+DESIGNED = {
+    "config", "shards", "train", "evaluate", "encode", "decode", "doctor", "submit", "status", "wandb-sync", "import",
+    "export",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", VERBS)
