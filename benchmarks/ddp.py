@@ -120,6 +120,14 @@ def of_sounds(out: Path) -> tuple[dict[str, Any], ...]:
     return {"name": "audio", "sample_rate": RATE, "dim": 16, "encoder": encoder}, loss, data
 
 
+def prepare(out: Path) -> None:
+    """The shards of all cases, where they are not there yet."""
+    if not (out / "shards" / "train" / "manifest.json").is_file():
+        build_shards("fixture", out / "shards")
+    if not (out / "sounds" / "train" / "manifest.json").is_file():
+        write_sounds(out / "sounds")
+
+
 def write_sounds(folder: Path) -> None:
     """Shards of tones that come and go, one of them silent, each with six multiples of its level as a teacher."""
     import soundfile
@@ -209,10 +217,7 @@ def run_worlds(out: Path, cases: list[str], steps: int = STEPS) -> None:
     Raises:
         RuntimeError: a rank failed, with what it said.
     """
-    if not (out / "shards" / "train" / "manifest.json").is_file():
-        build_shards("fixture", out / "shards")
-    if not (out / "sounds" / "train" / "manifest.json").is_file():
-        write_sounds(out / "sounds")
+    prepare(out)
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     words = [sys.executable, "-m", "benchmarks.ddp", "--out", str(out), "--only", ",".join(cases)]
     starts = [[*words, "--steps", str(steps), "--world", str(world)] for world in (1, 2)]

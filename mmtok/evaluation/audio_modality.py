@@ -44,10 +44,13 @@ class AudioModality:
     def meter(self, spec: CodeSpec, device: torch.device) -> SoundMeter:
         return SoundMeter(_rate(spec), device)
 
-    def glance(self, reconstruction: Tensor, x: Tensor, lengths: Tensor | None = None) -> dict[str, Tensor]:
+    def glance(
+        self, reconstruction: Tensor, x: Tensor, lengths: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], Tensor | float]:
         decibels = si_sdr(x, reconstruction, lengths)
-        # A window's mean must not be lost to one silent batch, which says nothing and counts as 0.
-        return {"si_sdr": decibels.nanmean().nan_to_num(nan=0.0)}
+        # Silent clips have none. They count as no clips, so that a window's mean is that of all others on all ranks.
+        heard = ~decibels.isnan()
+        return {"si_sdr": decibels.nanmean().nan_to_num(nan=0.0)}, heard.sum().float()
 
     def line(self, values: Mapping[str, float]) -> list[str]:
         return [

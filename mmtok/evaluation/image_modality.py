@@ -45,8 +45,10 @@ class ImageModality:
     def meter(self, spec: CodeSpec, device: torch.device) -> ImageMeter:
         return ImageMeter(device)
 
-    def glance(self, reconstruction: Tensor, x: Tensor, lengths: Tensor | None = None) -> dict[str, Tensor]:
-        return {"psnr": psnr(reconstruction, x).mean()}
+    def glance(
+        self, reconstruction: Tensor, x: Tensor, lengths: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], Tensor | float]:
+        return {"psnr": psnr(reconstruction, x).mean()}, float(len(x))
 
     def line(self, values: Mapping[str, float]) -> list[str]:
         return [

@@ -56,8 +56,12 @@ class Modality(Protocol):
     def meter(self, spec: CodeSpec, device: torch.device) -> Meter:
         """Sums for one validation."""
 
-    def glance(self, reconstruction: Tensor, x: Tensor, lengths: Tensor | None = None) -> dict[str, Tensor]:
-        """Cheap scalars of a training batch (B, C, ...) by their names in the log, on the device, never NaN."""
+    def glance(
+        self, reconstruction: Tensor, x: Tensor, lengths: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], Tensor | float]:
+        """Cheap scalars of a training batch (B, C, ...) by their names in the log, on the device and never NaN: means,
+        and the number of items behind them, which may be 0.
+        """
 
     def line(self, values: Mapping[str, float]) -> list[str]:
         """Parts of the line after a validation, from what `Meter.result` gave under `val/`."""

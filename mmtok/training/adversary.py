@@ -71,7 +71,9 @@ class Adversary(nn.Module):
             pull: the weighted reconstruction terms, which an adaptive weight is measured against.
             last_layer: weight of the decoder's last layer, where it is measured.
         """
-        x, scalars = x.to(fake.dtype), dict[str, Tensor | float]()
+        scalars: dict[str, Tensor | float] = {}
+        # A half-precision decoder must not round the signals it is compared with: autocast casts where it is safe.
+        x, fake = x.float(), fake.float()
         discriminator, real = None, None
         if self.learns(step):
             # Both halves in one pass, so that nothing the first writes can meet the other's graph (image.md trap 19).

@@ -89,19 +89,21 @@ class ScalarBuffer:
 
     def __init__(self) -> None:
         self._sums: dict[tuple[str, ...], Tensor] = {}
-        self._weights: dict[tuple[str, ...], float] = {}
+        self._weights: dict[tuple[str, ...], Tensor | float] = {}
         self._host: dict[str, tuple[float, float]] = {}
 
-    def add(self, values: Mapping[str, Tensor | float], weight: float = 1.0) -> None:
+    def add(self, values: Mapping[str, Tensor | float], weight: Tensor | float = 1.0) -> None:
         """Take scalars in; nothing is read back.
 
         Args:
             values: scalars by name, tensors on any one device or plain numbers.
-            weight: what they count for in the mean (samples behind them, say).
+            weight: what they count for in the mean (samples behind them, say); where it is known on the device alone, a
+                0-d tensor there, and all values are tensors too.
         """
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
         for name, value in values.items():  # in their order, which is every rank's; a set's differs between processes
             if name not in tensors:
+                assert not isinstance(weight, Tensor), f"the weight of '{name}' would have to be read from the device"
                 total, count = self._host.get(name, (0.0, 0.0))
                 self._host[name] = (total + float(value) * weight, count + weight)
         if not tensors:
@@ -110,12 +112,12 @@ class ScalarBuffer:
         names = tuple(tensors)
         packed = torch.stack([value.detach().reshape(()).float() for value in tensors.values()])
         known = self._sums.get(names)
-        self._sums[names] = packed * weight if known is None else known.add_(packed, alpha=weight)
+        self._sums[names] = packed * weight if known is None else known.add_(packed * weight)
         self._weights[names] = self._weights.get(names, 0.0) + weight
 
     def state_dict(self) -> dict[str, Any]:
         """The window so far, on the CPU, for a checkpoint."""
-        sums = [[list(names), self._weights[names], total.cpu()] for names, total in self._sums.items()]
+        sums = [[list(names), float(self._weights[names]), total.cpu()] for names, total in self._sums.items()]
         return {"sums": sums, "host": {name: list(pair) for name, pair in self._host.items()}}
 
     def add_state(self, state: Mapping[str, Any], share: int = 1) -> None:
@@ -159,12 +161,13 @@ class ScalarBuffer:
         device = next((sums.device for sums in self._sums.values()), _reduce_device())
         # float32 has too few digits for long windows; MPS has nothing wider, and one process.
         dtype = torch.float32 if device.type == "mps" else torch.float64
-        weights = [count for _, count in self._host.values()]
-        weights += [self._weights[names] for names in self._sums for _ in names]
-        host = torch.tensor([total for total, _ in self._host.values()], dtype=dtype)
-        rest = torch.tensor([*weights, float(_checksum(columns))], dtype=dtype)
+        host = torch.tensor([*self._host.values()], dtype=dtype, device=device).reshape(-1, 2)
         sums = [part.to(dtype) for part in self._sums.values()]
-        return torch.cat([host.to(device), *sums, rest.to(device)])
+        weights = [
+            torch.as_tensor(self._weights[names], dtype=dtype, device=device).expand(len(names)) for names in self._sums
+        ]
+        names = torch.tensor([_checksum(columns)], dtype=dtype, device=device)
+        return torch.cat([host[:, 0], *sums, host[:, 1], *weights, names])
 
 
 def _checksum(names: list[str]) -> int:

@@ -163,7 +163,8 @@ class TokenizerModule(L.LightningModule):
     def _update(self, batch: Mapping[str, Any]) -> None:
         """Check, then change: generator, quantizer state, average, discriminator, its averages; in this order."""
         step, optim = self.trainer.global_step, self.config.optim
-        norm = gradient_norm(self.tokenizer.parameters(), optim.clip)
+        # A term may learn too: its gradients come from the same loss and go to the same optimiser.
+        norm = gradient_norm([*self.tokenizer.parameters(), *self.terms.parameters()], optim.clip)
         checked = norm
         if self.adversary is not None and self.adversary.learns(step):
             judge_norm = gradient_norm(self.adversary.parameters(), self._adversary_optim.clip)
@@ -220,9 +221,9 @@ class TokenizerModule(L.LightningModule):
             "lengths": batch.get("lengths"),
         }
 
-    def log_scalars(self, values: Mapping[str, Tensor | float]) -> None:
+    def log_scalars(self, values: Mapping[str, Tensor | float], weight: Tensor | float = 1.0) -> None:
         """Add to the current window of the log; nothing is read from the device until the window ends."""
-        self.scalars.add(values)
+        self.scalars.add(values, weight)
 
     def on_train_start(self) -> None:
         self.scalars.to(self.device)

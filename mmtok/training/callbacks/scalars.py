@@ -98,7 +98,7 @@ class Scalars(Callback):
         self._window += count
         if (modality := modality_of(pl_module.tokenizer.spec)) is not None:
             seen = modality.glance(outputs["reconstruction"], outputs["x"], batch.get("lengths"))
-            pl_module.log_scalars(seen)
+            pl_module.log_scalars(*seen)
         step = trainer.global_step
         if step == self._step:  # an accumulated batch without an update
             return

@@ -82,6 +82,17 @@ def test_each_side_gets_the_gradient_of_its_own_term():
     assert all(parameter.grad is not None for parameter in parameters)
 
 
+def test_signals_are_not_rounded_to_what_the_decoder_gives():  # which is bf16 under autocast
+    adversary = Adversary(AdversaryConfig(discriminator=PatchGANConfig(channels=8, layers=1)), in_channels=3)
+    seen = []
+    adversary.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    x, fake = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16).bfloat16().requires_grad_()
+    judged = adversary.judge(x, fake, 0, torch.zeros(()), torch.zeros(()))
+    torch.testing.assert_close(seen[0], torch.cat([x, fake.detach().float()]), rtol=0, atol=0)
+    judged.generator.backward()
+    assert fake.grad.dtype == torch.bfloat16
+
+
 def test_one_forward_of_the_generator_serves_both_sides(tiny, monkeypatch):
     calls, forward = [], TokenizerModule._forward
     monkeypatch.setattr(TokenizerModule, "_forward", lambda self, batch: calls.append(1) or forward(self, batch))

@@ -26,6 +26,19 @@ def test_scalars_are_weighted_by_the_samples_behind_them():
     assert buffer.flush() == pytest.approx({"psnr": 12.5, "host": 12.5})
 
 
+def test_a_weight_may_be_known_on_the_device_alone():
+    buffer = ScalarBuffer()
+    for value, items in ((10.0, 3.0), (0.0, 0.0), (20.0, 1.0)):
+        buffer.add({"si_sdr": torch.tensor(value)}, weight=torch.tensor(items))
+    resumed = ScalarBuffer()
+    resumed.add_state(buffer.state_dict())
+    resumed.add({"si_sdr": torch.tensor(50.0)}, weight=torch.tensor(1.0))
+    assert buffer.flush() == pytest.approx({"si_sdr": 12.5})
+    assert resumed.flush() == pytest.approx({"si_sdr": 20.0})
+    buffer.add({"si_sdr": torch.tensor(0.0)}, weight=torch.tensor(0.0))
+    assert buffer.flush() == {}  # a window of silence has no SI-SDR
+
+
 def test_a_name_may_come_alone_and_in_company():
     buffer = ScalarBuffer()
     buffer.add({"a": torch.tensor(1.0), "b": torch.tensor(5.0)})
@@ -38,6 +51,7 @@ def test_adding_reads_nothing_from_the_device():
     buffer = ScalarBuffer()
     for _ in range(3):
         buffer.add({"loss": torch.empty((), device="meta"), "norm": torch.empty((), device="meta")}, weight=2)
+        buffer.add({"si_sdr": torch.empty((), device="meta")}, weight=torch.empty((), device="meta"))
 
 
 def test_ranks_cost_one_collective_whatever_is_logged(monkeypatch):

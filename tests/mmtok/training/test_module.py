@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from benchmarks import ddp
+from mmtok.config import parse_config
 from mmtok.loading import load, read_checkpoint
 from mmtok.training.guard import NonFiniteError
 from mmtok.training.module import TokenizerModule
@@ -52,6 +54,23 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_changes_nothing(tiny):
     # Slot 19 is in update 2: two updates are done, and saved.
     with pytest.raises(NonFiniteError, match=r"step 2 .*slot16.*Nothing was changed"):
         train(tiny(data={"poison": 19}), **QUIET)
+
+
+def test_what_a_term_learns_is_clipped_with_the_rest(tmp_path, monkeypatch):  # the head of distill
+    pytest.importorskip("soundfile")
+    ddp.write_sounds(tmp_path / "sounds")
+    tree = ddp.tree("audio", 1, tmp_path, 2)
+    tree["optim"]["clip"], seen, step = 1e-3, [], TokenizerModule._step
+
+    def spy(module, number, lr):
+        if number == 0:
+            gradients = [p.grad for group in module.optimizers()[0].param_groups for p in group["params"]]
+            seen.append(torch.stack([grad.norm() for grad in gradients if grad is not None]).norm())
+        step(module, number, lr)
+
+    monkeypatch.setattr(TokenizerModule, "_step", spy)
+    train(parse_config(tree), **QUIET)
+    torch.testing.assert_close(torch.stack(seen), torch.full((2,), 1e-3), rtol=1e-3, atol=0)
 
 
 def test_the_weights_are_those_of_the_seed(tiny):
