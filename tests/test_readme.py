@@ -12,7 +12,7 @@ from mmtok.config import load_config, split_arguments
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "slurm" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 VERB_FILES = [ROOT / "mmtok" / "cli" / f"{verb.replace('-', '_')}.py" for verb in VERBS]
-SNIPPETS = ("README.md", "docs/image.md", "docs/quantizers.md")
+SNIPPETS = ("README.md", "docs/audio.md", "docs/image.md", "docs/quantizers.md")
 """Pages whose Python runs as it stands."""
 
 
@@ -75,11 +75,13 @@ def test_every_module_that_is_run_is_there():
 
 
 @pytest.mark.parametrize("page", SNIPPETS)
-def test_the_python_of_a_page_runs(page, run, photograph, tmp_path, monkeypatch):
+def test_the_python_of_a_page_runs(page, run, photograph, codec, talk, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("runs").mkdir()
     for name in ("mine", "x"):
         Path("runs", name).symlink_to(run)
+    Path("runs", "speech").symlink_to(codec)
+    Path("talk.flac").symlink_to(talk)
     for name in ("cat.jpg", "photo.jpg"):
         Path(name).symlink_to(photograph)
     snippets = fences(ROOT / page, "python")

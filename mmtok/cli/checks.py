@@ -18,7 +18,17 @@ from mmtok.weights import LPIPS_FILES, cache_dir
 POISONED = {"2.6.2", "2.6.3"}
 """Lightning versions that an attacker published (GHSA-w37p-236h-pfx3): not even imported."""
 TRAIN = ("lightning", "omegaconf", "webdataset", "pillow", "torchvision")
-OPTIONAL = ("tensorboard", "wandb", "matplotlib", "lpips", "soundfile", "torchaudio")
+OPTIONAL = ("tensorboard", "wandb", "matplotlib", "lpips", "transformers")
+SOUNDS = {
+    "soundfile": ("reads and writes sounds", "mmtok[audio]"),
+    "av": ("reads what soundfile lacks (m4a, G.722), writes Opus", "mmtok[audio]"),
+    "torchaudio": ("resamples, makes MFCC, downloads data sets by name", "mmtok[audio]"),
+    "pystoi": ("STOI", "mmtok[audio]"),
+    "pesq": ("PESQ; built by a C compiler", "mmtok[speech]"),
+    "speechmos": ("DNSMOS, with onnxruntime", "mmtok[speech]"),
+    "onnxruntime": ("DNSMOS, with speechmos", "mmtok[speech]"),
+}
+"""Packages for sounds: what for, and the extra that brings them."""
 LAYERS = ("quantizer/", "hardware/", "logger/", "cluster/")
 """Layers that are no complete recipes."""
 GIB = 2**30
@@ -64,6 +74,10 @@ def packages() -> Iterator[Check]:
     )
     for name in ("torch", "numpy", "safetensors", *TRAIN, *OPTIONAL):
         yield _package(section, name)
+    for name, (use, extra) in SOUNDS.items():
+        found = _version(name)
+        detail = f"{found or 'not installed'}: {use}"
+        yield Check("Sounds", name, "ok" if found else "note", detail, f"pip install '{extra}'")
     for name in ("lightning", "pytorch-lightning"):
         if (found := _version(name)) in POISONED:
             remedy = (

@@ -72,6 +72,15 @@ def test_what_is_optional_is_noted_and_does_not_fail(versions, capsys):
     assert "pip install 'wandb'" in capsys.readouterr().out
 
 
+def test_packages_for_sounds_say_what_they_are_for(versions, capsys):
+    versions(soundfile="0.14.0", pesq=None)
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "  ok    soundfile              0.14.0: reads and writes sounds" in lines
+    missing = lines.index("  note  pesq                   not installed: PESQ; built by a C compiler")
+    assert lines[missing + 1] == "        -> pip install 'mmtok[speech]'"
+
+
 def test_a_recipe_says_what_it_lacks(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     recipe = tmp_path / "r.yaml"
