@@ -61,6 +61,9 @@ class Conv1d(Streamed, nn.Conv1d):
         after = 0 if causal else total // 2
         self.pads = (total - after, after)
 
+    def reset_parameters(self) -> None:
+        _keep_level(self, self.in_channels * self.kernel_size[0])
+
     def forward(self, x: Tensor) -> Tensor:
         before, after = self.pads
         if self.reflects and before:
@@ -108,6 +111,17 @@ class Conv1d(Streamed, nn.Conv1d):
         return low * stride - before, high * stride - before + self.span - 1
 
 
+def _keep_level(layer: nn.Conv1d | nn.ConvTranspose1d, inputs: float) -> None:
+    """Draw weights that keep the level of a signal, of so many numbers behind each output; biases are zero.
+
+    torch's own make it 1.7 times quieter. Over a stack of twenty layers nothing is left, and a codec of speech was at
+    -29 dB SI-SDR after 150 updates where it is at 2 dB from these.
+    """
+    nn.init.normal_(layer.weight, std=inputs**-0.5)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
 class OverlapState(NamedTuple):
     overlap: Tensor
     """(B, C, kernel - stride) what later outputs get of earlier inputs, without the bias."""
@@ -139,6 +153,10 @@ class ConvTranspose1d(Streamed, nn.ConvTranspose1d):
         # At the end where causal: cut at the beginning, outputs would wait for inputs after them (audio.md trap 24).
         before = 0 if causal else total - total // 2
         self.cuts = (before, before if padding == "dac" and not causal else total - before)
+
+    def reset_parameters(self) -> None:
+        # An output has kernel / stride of the taps.
+        _keep_level(self, self.in_channels * self.kernel_size[0] / self.stride[0])
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         before, after = self.cuts
