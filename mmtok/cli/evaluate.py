@@ -16,9 +16,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from datamodules.base import DataConfig
     from mmtok.cli.heldout import HeldOut
     from mmtok.config import RunConfig
     from mmtok.evaluation import EvaluationReport
@@ -32,8 +33,8 @@ KEYS = r"(?P<digit>\d)_(?P<speaker>[a-z]+)_\d+"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a run directory or one of its checkpoints")
-    parser.add_argument("--shards", metavar="SET", help="shard set (default: the run's validation set)")
+    parser.add_argument("run", metavar="RUN", help="a run directory, one of its checkpoints, or an import")
+    parser.add_argument("--shards", metavar="SET", help="shard set (default: the run's; imports have none)")
     parser.add_argument("--samples", type=int, help="items to measure at most (default: the run's data.val_samples)")
     parser.add_argument("--features", default="auto", help="of the Frechet distance and KID; 'none' leaves them out")
     parser.add_argument(
@@ -58,37 +59,77 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="the JSON file; pictures go beside it")
 
 
+class Subject(NamedTuple):
+    """What is measured, on what, and where its reports go."""
+
+    tokenizer: Tokenizer
+    data: DataConfig
+    folder: Path
+    config: RunConfig | None = None
+    """Of the run; None of an imported tokenizer."""
+    step: int | None = None
+    weights: str = "imported"
+
+
+def trained(args: argparse.Namespace) -> Subject:
+    """The tokenizer of a run, and its own data."""
+    from mmtok.config import parse_config
+    from mmtok.loading import open_checkpoint, tokenizer_of
+
+    path, checkpoint, _ = open_checkpoint(args.run)
+    config = parse_config(checkpoint["mmtok"]["config"])
+    folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    weights = "averaged" if config.optim.ema and not args.raw else "as trained"
+    tokenizer = tokenizer_of(checkpoint, raw=args.raw)
+    return Subject(tokenizer, config.data, folder, config, checkpoint["global_step"], weights)
+
+
+def imported(args: argparse.Namespace) -> Subject:
+    """A tokenizer without a run, which knows of no data.
+
+    Raises:
+        ValueError: no set is named, or it is not one of sounds.
+    """
+    from datamodules.audio import AudioConfig
+    from mmtok.export.folder import read_model
+
+    if not args.shards:
+        raise ValueError(f"{args.run} was not trained here, so it has no validation set. Name one: --shards SET.")
+    tokenizer = read_model(args.run)
+    spec = tokenizer.spec
+    if spec.sample_rate is None:
+        raise ValueError(f"evaluate measures imported tokenizers of sounds, and {args.run} is of '{spec.modality}'.")
+    data = AudioConfig(
+        shards=args.shards, sample_rate=spec.sample_rate, channels=spec.channels, batch_size=8, workers=0
+    )  # fmt: skip
+    return Subject(tokenizer, data, Path(args.run))
+
+
 def run(args: argparse.Namespace) -> int:
     import torch
 
     from mmtok.cli import sounds
     from mmtok.cli.heldout import HeldOut
-    from mmtok.config import parse_config
-    from mmtok.loading import check_device, open_checkpoint, tokenizer_of
+    from mmtok.export.folder import is_model
+    from mmtok.loading import check_device
 
     if args.judged < 1:
         raise ValueError(f"--judged={args.judged} must be at least 1.")
-    path, checkpoint, _ = open_checkpoint(args.run)
-    config = parse_config(checkpoint["mmtok"]["config"])
-    tokenizer = tokenizer_of(checkpoint, raw=args.raw)
+    subject = imported(args) if is_model(args.run) else trained(args)
+    tokenizer, config = subject.tokenizer, subject.config
     modality = tokenizer.spec.modality
     if modality not in ("image", "audio"):
         raise ValueError(f"evaluate measures pictures and sounds, and {args.run} is of modality '{modality}'.")
-    held_out = HeldOut(config.data, args, sounds.EXAMPLES if modality == "audio" else EXAMPLES)
+    held_out = HeldOut(subject.data, args, sounds.EXAMPLES if modality == "audio" else EXAMPLES)
     device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     check_device(device)
-    notes = {
-        "run": str(args.run),
-        "step": checkpoint["global_step"],
-        "weights": "averaged" if config.optim.ema and not args.raw else "as trained",
-        **held_out.notes(),
-    }
-    folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-    name = held_out.name + ("-raw" if args.raw else "")
-    target = args.out or folder / "evaluation" / f"{name}-step-{checkpoint['global_step']}.json"
+    notes = {"run": str(args.run), "step": subject.step, "weights": subject.weights, **held_out.notes()}
+    name = held_out.name + ("-raw" if args.raw else "") + ("" if subject.step is None else f"-step-{subject.step}")
+    target = args.out or subject.folder / "evaluation" / f"{name}.json"
     if modality == "audio":
         sounds.measure(tokenizer, held_out, args, notes, target, device)
     else:
+        assert config is not None
         measure(tokenizer, held_out, args, notes, target, config, device)
     print(f"wrote {target}")
     return 0

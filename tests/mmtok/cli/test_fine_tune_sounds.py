@@ -1,5 +1,7 @@
 """A codec that was trained, and goes on at other settings by the command, as docs/audio.md tells people to."""
 
+import json
+
 import torch
 
 import mmtok
@@ -25,3 +27,17 @@ def test_another_sample_rate_and_deeper_codes_start_from_what_there_is(codec, tm
     told = capsys.readouterr().out
     assert "  from 16,000 to 8,000 Hz\n  new: quantizer.parts.2\n" in told
     assert "sample rate 8,000 Hz | frames/s 400 | levels 3 of 16" in told
+
+
+def test_an_import_is_measured_on_a_set_that_is_named(codec, sound_shards, tmp_path, capsys):
+    write_model(mmtok.load(codec), tmp_path / "import")
+    assert main(["evaluate", str(tmp_path / "import")]) == 2
+    assert "has no validation set. Name one: --shards SET." in capsys.readouterr().err
+    words = ["--shards", str(sound_shards / "val"), "--samples", "3", "--judged", "1", "--device", "cpu"]
+    for subject, out in ((tmp_path / "import", "a.json"), (codec, "b.json")):
+        assert main(["evaluate", str(subject), *words, "--out", str(tmp_path / out)]) == 0
+    one, other = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
+    assert one["choices"]["weights"] == "imported"
+    assert one["samples"] == other["samples"] == 3
+    for name in ("si_sdr", "mel", "bits_per_second"):
+        assert abs(one["metrics"][name] - other["metrics"][name]) < 1e-3, name
