@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-slurm check gpu speech lock clean
+.PHONY: help setup demo demo-audio test test-all test-slurm check gpu speech lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ setup: .venv/installed ## make .venv with the pinned packages and mmtok itself
 
 demo: setup ## real pictures to a trained, measured image tokenizer: about 10 minutes on 2 cores
 	$(BIN)/python examples/demo.py
+
+demo-audio: setup ## real speech to a trained, measured codec: about 15 minutes on 2 cores
+	$(BIN)/python examples/demo_audio.py
 
 test: setup ## the fast tests: under 10 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -7,10 +7,7 @@ six minutes, evaluates on photographs that were held out, and says what to look 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -18,9 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from steps import mmtok, train
+
 PACKAGE, FIXTURE = "debian:endless-sky", "fixture"
-PROBE_STEPS = 25
-"""Steps that measure the speed of this machine, before the number of steps is chosen."""
 
 
 def main() -> int:
@@ -37,7 +34,7 @@ def main() -> int:
     settings = [f"data.shards={shards}/train", f"data.val_shards={shards}/val", *args.settings]
     report = run / "evaluation" / "val.json"
     if not (run / "checkpoints" / "last.ckpt").is_file():
-        train(run, settings, args.minutes, args.out)
+        train("image/demo", run, settings, args.minutes, args.out)
     mmtok("evaluate", str(run), "--features", "dct", "--out", str(report))
     photograph = held_out_photograph(shards, args.out)
     mmtok("encode", str(run), str(photograph), "-o", str(args.out / "codes"), "--overwrite")
@@ -65,28 +62,6 @@ def build(wanted: str | None, shards: Path) -> str:
     return source
 
 
-def train(run: Path, settings: list[str], minutes: float, out: Path) -> None:
-    """Measure the speed, choose threads and the number of steps that fits the time, train."""
-    # Two threads that wait for each other are slower than one where another program has part of a core.
-    speeds = {threads: probe(settings, threads, out / f"probe-{threads}") for threads in {1, os.cpu_count() or 1}}
-    threads, seconds = min(speeds.items(), key=lambda item: item[1])
-    steps = max(200, min(6000, int(minutes * 60 / seconds) // 100 * 100))
-    print(f"\n{seconds:.2f} s a step with {threads} threads: {steps:,} steps in about {minutes:.0f} minutes.")
-    length = [f"trainer.max_steps={steps}", f"trainer.val_every={max(100, steps // 4 // 100 * 100)}"]
-    mmtok("train", "image/demo", *settings, f"run_dir={run}", *length, f"trainer.threads={threads}")
-
-
-def probe(settings: list[str], threads: int, run: Path) -> float:
-    """Seconds a step on this machine."""
-    shutil.rmtree(run, ignore_errors=True)
-    quiet = ["log.tensorboard=false", "log.media_every_steps=0", "data.val_samples=8", "trainer.val_every=0"]
-    length = [f"trainer.max_steps={PROBE_STEPS}", f"trainer.threads={threads}"]
-    mmtok("train", "image/demo", *settings, *quiet, f"run_dir={run}", *length)
-    # The last row of the log covers the steps after the first, which has the start-up in it.
-    with (run / "metrics.csv").open() as file:
-        return float(list(csv.DictReader(file))[-1]["speed/step_seconds"])
-
-
 def held_out_photograph(shards: Path, out: Path) -> Path:
     """The first picture of the validation set, as a file."""
     from datamodules.shards import ShardSet
@@ -96,12 +71,6 @@ def held_out_photograph(shards: Path, out: Path) -> Path:
     path = out / f"held_out.{extension}"
     path.write_bytes(sample.members[extension])
     return path
-
-
-def mmtok(*words: str) -> None:
-    """One command, shown as it would be typed."""
-    print(f"\n$ mmtok {shlex.join(words)}", flush=True)
-    subprocess.run([sys.executable, "-m", "mmtok", *words], check=True)
 
 
 def summary(report: dict[str, Any], source: str, out: Path, photograph: Path, seconds: float) -> None:
