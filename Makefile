@@ -41,8 +41,8 @@ check: setup ## format, lint and types: what CI runs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-gpu: setup ## what needs a CUDA device: 25 minutes at most, resumable; PICTURES=folder or zip to train on
-	$(BIN)/python -m benchmarks.gpu $(if $(PICTURES),--pictures $(PICTURES))
+gpu: setup ## what needs a CUDA device: 25 minutes at most a call, resumable; PICTURES=... SOUNDS=... to train on
+	$(BIN)/python -m benchmarks.gpu $(if $(PICTURES),--pictures $(PICTURES)) $(if $(SOUNDS),--sounds $(SOUNDS))
 
 speech: setup ## PESQ and DNSMOS, which evaluation reports as absent otherwise; needs a C compiler
 	$(BIN)/uv pip install --python $(BIN)/python -e '.[speech]'

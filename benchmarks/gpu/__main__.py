@@ -1,6 +1,6 @@
 """Measures on a GPU, most valuable first, and keeps what it found: JSON and pictures below docs/gpu/.
 
-    python -m benchmarks.gpu --pictures BSDS500.zip [--minutes 25] [--only step,nccl] [--again]
+    python -m benchmarks.gpu --pictures BSDS500.zip --sounds debian:asterisk [--minutes 25] [--only step,nccl] [--again]
     python -m benchmarks.gpu --dry --out /tmp/dry          # every section, in sizes for a CPU
 
 Each section runs in a process of its own and writes one file; a section whose file is there is not measured again. One
@@ -16,7 +16,8 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.gpu.sections import SECTIONS, Setting
+from benchmarks.gpu.sections import SECTIONS
+from benchmarks.gpu.setting import Setting
 
 
 def main() -> int:
@@ -25,6 +26,10 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("docs/gpu"), help="folder of the results")
     parser.add_argument("--pictures", help="folder, zip or name to train on (default: the committed fixture)")
+    parser.add_argument(
+        "--sounds", nargs="+", default=[], metavar="SOUNDS",
+        help="shard sets, folders, zips, .deb files or names to train on (default: data/speech, else the fixture)",
+    )  # fmt: skip
     parser.add_argument("--minutes", type=float, default=25.0, help="in all")
     parser.add_argument("--only", help="comma-separated sections")
     parser.add_argument("--again", action="store_true", help="measure again what is there")
@@ -33,7 +38,7 @@ def main() -> int:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.section:
-        setting = Setting(args.out, args.dry, args.pictures, args.minutes)
+        setting = Setting(args.out, args.dry, args.pictures, tuple(args.sounds), args.minutes)
         result = SECTIONS[args.section].measure(setting)
         (args.out / f"{args.section}.json").write_text(json.dumps({"dry": args.dry, **result}, indent=1) + "\n")
         return 0
@@ -61,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
             continue
         words = [sys.executable, "-m", "benchmarks.gpu", "--section", name, "--out", str(args.out)]
         words += [*(["--dry"] if args.dry else []), *(["--pictures", args.pictures] if args.pictures else [])]
+        words += ["--sounds", *args.sounds] if args.sounds else []
         begun = time.monotonic()
         done = subprocess.run([*words, "--minutes", f"{left:.2f}"], check=False)
         failed += done.returncode != 0
