@@ -20,8 +20,8 @@ from mmtok.config import RunConfig, load_config
 
 MINUTES = 15.0
 """Of training at most."""
-RESERVE = 3.0
-"""Minutes of the section's time that evaluation gets."""
+RESERVE = 6.0
+"""Minutes of the section's time that evaluation gets, and compiling: validation has clips of other lengths."""
 BATCHES = (72, 48, 32, 16, 8, 4)
 """The recipe's, and what is tried after it where the memory is too small: multiples of its four crops a clip."""
 TINY = [
