@@ -73,6 +73,17 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     return total / world
 
 
+def per_rank(counts: Tensor, *, together: bool) -> Tensor:
+    """Counts of valid elements that sums are divided by, 1 at least.
+
+    Args:
+        counts: of this rank, float32.
+        together: take their mean over ranks, so that DDP's average of what the ranks get is the mean over all elements.
+            A collective: ranks meet in training alone.
+    """
+    return (mean_over_ranks(counts) if together else counts).clamp(min=1.0)
+
+
 def of_first_rank(value: Tensor) -> Tensor:
     """The first rank's tensor, on every rank. A collective: every rank must call it."""
     if world_size() > 1:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from mmtok.codes import CodeSpec
+from mmtok.reduce import per_rank
 from mmtok.registry import Registry
 
 
@@ -19,8 +21,14 @@ class LossConfig:
     weight: float = 1.0
     """Factor of this term in the objective."""
 
-    def filled(self, spec: CodeSpec, dim: int) -> Self:
-        """The config with what the term needs to know of the tokenizer: its spec, and the channels of its latents."""
+    def filled(self, spec: CodeSpec, dim: int, has_first: bool = True) -> Self:
+        """The config with what the term needs to know of the tokenizer.
+
+        Args:
+            spec: of its codes.
+            dim: channels of its latents.
+            has_first: whether its codes have a first level (`Quantizer.has_first`).
+        """
         return self
 
 
@@ -62,6 +70,27 @@ class Loss(nn.Module):
     def forward(self, reconstruction: Tensor, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The unweighted term."""
         raise NotImplementedError
+
+    def mean(self, values: Tensor, mask: Tensor | None) -> Tensor:
+        """Mean of (B, C, ...) over the elements of all ranks where mask (B, 1, ...) is True; 0 where it is nowhere."""
+        return masked_mean(values, mask, None if mask is None else self.counts([mask])[0])
+
+    def counts(self, masks: Sequence[Tensor]) -> Tensor:
+        """True elements of each mask, (masks,) float32: what `masked_mean` divides by.
+
+        In training they are the mean over ranks, by one collective: DDP averages gradients, and ranks hold unequal
+        numbers of them where items are padded.
+        """
+        own = torch.stack([mask.sum() for mask in masks]).float()
+        return per_rank(own, together=self.training and torch.is_grad_enabled())
+
+
+def masked_mean(values: Tensor, mask: Tensor | None, count: Tensor | None) -> Tensor:
+    """Sum of (B, C, ...) where mask (B, 1, ...) is True, over C times `count`; without a mask the mean of all."""
+    if mask is None or count is None:
+        return values.mean()
+    # `where`, not a product: what stands in padding may be NaN.
+    return values.where(mask, 0.0).sum() / (count * values.shape[1])
 
 
 losses: Registry[LossConfig, Loss] = Registry("loss", LossConfig)

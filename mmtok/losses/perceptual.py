@@ -17,9 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmtok.losses.base import Loss, LossConfig, register_loss
+from mmtok.losses.base import Loss, LossConfig, masked_mean, register_loss
 from mmtok.losses.frozen import freeze, load_weights, read_weights
-from mmtok.losses.reconstruction import masked_mean
 from mmtok.weights import lpips_path
 
 BACKBONES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
@@ -70,8 +69,8 @@ class LPIPS(Loss):
         maps = self._maps(reconstruction, x)
         if mask is None:
             return torch.stack([values.mean() for values in maps]).sum()
-        masks = (F.interpolate(mask.float(), size=values.shape[2:], mode="area") >= 0.5 for values in maps)
-        return torch.stack([masked_mean(values, valid) for values, valid in zip(maps, masks, strict=True)]).sum()
+        masks = [F.interpolate(mask.float(), size=values.shape[2:], mode="area") >= 0.5 for values in maps]
+        return torch.stack([masked_mean(*part) for part in zip(maps, masks, self.counts(masks), strict=True)]).sum()
 
     def distances(self, reconstruction: Tensor, x: Tensor) -> Tensor:
         """The LPIPS of each picture, (B,)."""

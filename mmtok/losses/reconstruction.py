@@ -10,15 +10,6 @@ from torch import Tensor
 from mmtok.losses.base import Loss, LossConfig, register_loss
 
 
-def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of (B, C, ...) where mask (B, 1, ...) is True; 0 where it is nowhere."""
-    if mask is None:
-        return values.mean()
-    mask = mask.expand_as(values)
-    # `where`, not a product: what stands in padding may be NaN.
-    return values.where(mask, 0.0).sum() / mask.sum().clamp(min=1)
-
-
 @dataclass(frozen=True, kw_only=True)
 class L1Config(LossConfig):
     pass
@@ -33,7 +24,7 @@ class L1(Loss):
         self.config = config
 
     def forward(self, reconstruction: Tensor, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        return masked_mean((reconstruction.float() - x.float()).abs(), mask)
+        return self.mean((reconstruction.float() - x.float()).abs(), mask)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +41,7 @@ class L2(Loss):
         self.config = config
 
     def forward(self, reconstruction: Tensor, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        return masked_mean((reconstruction.float() - x.float()).square(), mask)
+        return self.mean((reconstruction.float() - x.float()).square(), mask)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,4 +66,4 @@ class Huber(Loss):
 
     def forward(self, reconstruction: Tensor, x: Tensor, mask: Tensor | None = None) -> Tensor:
         error, delta = (reconstruction.float() - x.float()).abs(), self.config.delta
-        return masked_mean(torch.where(error < delta, error.square() / (2 * delta), error - delta / 2), mask)
+        return self.mean(torch.where(error < delta, error.square() / (2 * delta), error - delta / 2), mask)

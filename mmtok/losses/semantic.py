@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from mmtok.codes import CodeSpec
 from mmtok.losses.base import Loss, LossConfig, Outcome, register_loss
-from mmtok.losses.reconstruction import masked_mean
 from mmtok.schema import ConfigError
 
 
@@ -47,11 +46,13 @@ class DistillConfig(LossConfig):
                 f"{self.rate:g}."
             )
 
-    def filled(self, spec: CodeSpec, dim: int) -> Self:
+    def filled(self, spec: CodeSpec, dim: int, has_first: bool = True) -> Self:
         if spec.sample_rate is None:
             raise ConfigError(f"The loss 'distill' is of audio, and the tokenizer is of modality '{spec.modality}'.")
         if len(spec.codebook_sizes) < 2:
             raise ConfigError(f"{_NO_LEVEL} This one has {len(spec.codebook_sizes)}.")
+        if not has_first:
+            raise ConfigError(f"{_NO_LEVEL} The {len(spec.codebook_sizes)} levels of this one are equals.")
         return replace(self, dim=dim, sample_rate=spec.sample_rate, downsample=spec.downsample)
 
 
@@ -80,13 +81,12 @@ class Distill(Loss):
         Raises:
             ConfigError: there is no first level, or no teacher, or another one than the settings say.
         """
-        if outcome.first is None:
-            raise ConfigError(_NO_LEVEL)
+        assert outcome.first is not None, "`filled` has refused codes without a first level"
         teacher = self._teacher(outcome)
         student = self.head(outcome.first.float()).mT
         mask = None if outcome.positions is None else outcome.positions[:, None]
         if self.config.distance == "frame":
-            return masked_mean(1 - F.cosine_similarity(student, teacher, dim=1)[:, None], mask)
+            return self.mean(1 - F.cosine_similarity(student, teacher, dim=1)[:, None], mask)
         if mask is not None:
             student, teacher = student.where(mask, 0.0), teacher.where(mask, 0.0)
         costs = -F.logsigmoid(F.cosine_similarity(student, teacher, dim=2))

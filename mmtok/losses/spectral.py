@@ -20,16 +20,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import log, sqrt
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmtok.codes import CodeSpec
-from mmtok.losses.base import Loss, LossConfig, register_loss
+from mmtok.losses.base import Loss, LossConfig, masked_mean, register_loss
 from mmtok.losses.mel import MelScale, mel_filters
-from mmtok.losses.reconstruction import masked_mean
 
 _LEAST_ENERGY = 1e-20
 """Of a bin: the root has no gradient at zero, and a NaN just above it. Far below any `floor`."""
@@ -76,6 +75,15 @@ class SpectralConfig(LossConfig):
         return self.linear, self.linear_norm, self.log, self.log_norm
 
 
+class Valid(NamedTuple):
+    """Which frames of a scale are no padding."""
+
+    mask: Tensor
+    """(B, 1, frames) bool."""
+    count: Tensor
+    """() of them a rank."""
+
+
 class Spectral(Loss):
     """What both terms do: spectra of both signals (B, C, S), and the distance of each frame's."""
 
@@ -104,19 +112,27 @@ class Spectral(Loss):
             x.device.type, enabled=False
         ):  # half-precision FFTs are wrong or missing (audio.md trap 22)
             own, target = reconstruction.float(), x.float()
-            scales = [self._scale(number, own, target, mask) for number in range(len(self.config.windows))]
-            return torch.stack(scales).sum()
+            masks = self._masks(mask)
+            return torch.stack([self._scale(number, own, target, valid) for number, valid in enumerate(masks)]).sum()
 
     def bands(self, number: int, spectrum: Tensor) -> Tensor:
         """Spectrum (..., F, frames) of a scale -> what is compared, (..., bands, frames)."""
         raise NotImplementedError
 
-    def _scale(self, number: int, reconstruction: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
+    def _masks(self, mask: Tensor | None) -> list[Valid | None]:
+        """Of each scale which frames count; all are counted together, since ranks exchange that."""
+        windows = self.config.windows
+        if mask is None:
+            return [None] * len(windows)
+        masks = [frame_mask(mask, window // self.config.overlap) for window in windows]
+        return [Valid(*pair) for pair in zip(masks, self.counts(masks), strict=True)]
+
+    def _scale(self, number: int, reconstruction: Tensor, x: Tensor, valid: Valid | None) -> Tensor:
         window = self.config.windows[number]
         with torch.no_grad():  # half of the graph, and of the memory
             target = self.bands(number, self._spectrum(window, x))
         own = self.bands(number, self._spectrum(window, reconstruction))
-        return self._distance(window, own, target, frame_mask(mask, window // self.config.overlap))
+        return self._distance(window, own, target, valid)
 
     def _spectrum(self, window: int, x: Tensor) -> Tensor:
         """(B, C, S) -> magnitudes or energies (B, C, window / 2 + 1, 1 + S // hop)."""
@@ -131,14 +147,14 @@ class Spectral(Loss):
         # Never the complex absolute value, whose gradient is NaN where both parts are subnormal.
         return energy if self.config.power == 2 else energy.clamp(min=_LEAST_ENERGY).sqrt()
 
-    def _distance(self, window: int, own: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+    def _distance(self, window: int, own: Tensor, target: Tensor, valid: Valid | None) -> Tensor:
         c = self.config
         frames = _differences(own - target, c.linear, c.linear_norm)
         if c.log or c.log_norm:
             left, right = (spectrum.clamp(min=c.floor).log() for spectrum in (own, target))
             unit = (log(10) if c.base == "10" else 1.0) / (sqrt(window / 2) if c.rising else 1.0)
             frames = frames + _differences(left - right, c.log, c.log_norm) / unit
-        return masked_mean(frames, mask)
+        return masked_mean(frames, *(valid or (None, None)))
 
 
 def _differences(differences: Tensor, absolute: float, norm: float) -> Tensor:
@@ -151,13 +167,11 @@ def _differences(differences: Tensor, absolute: float, norm: float) -> Tensor:
     return cost
 
 
-def frame_mask(mask: Tensor | None, hop: int) -> Tensor | None:
+def frame_mask(mask: Tensor, hop: int) -> Tensor:
     """(B, 1, S) -> (B, 1, 1 + S // hop), True for the frames that the valid samples would have on their own.
 
     A frame's centre lies on sample t * hop, or just behind the last.
     """
-    if mask is None:
-        return None
     return (F.pad(mask, (0, 1)) | F.pad(mask, (1, 0)))[..., ::hop]
 
 
@@ -183,12 +197,12 @@ class STFT(Spectral):
     def bands(self, number: int, spectrum: Tensor) -> Tensor:
         return spectrum
 
-    def _distance(self, window: int, own: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
-        distance = super()._distance(window, own, target, mask)
+    def _distance(self, window: int, own: Tensor, target: Tensor, valid: Valid | None) -> Tensor:
+        distance = super()._distance(window, own, target, valid)
         if not self.config.convergence:
             return distance
-        if mask is not None:
-            own, target = (spectrum.where(mask[:, :, None], 0.0) for spectrum in (own, target))
+        if valid is not None:
+            own, target = (spectrum.where(valid.mask[:, :, None], 0.0) for spectrum in (own, target))
         left, whole = (spectrum.flatten(1).norm(dim=1) for spectrum in (own - target, target))
         # An error relative to silence means nothing, and would outweigh the batch: the other parts judge it.
         loud = whole > self.config.floor * sqrt(target[0].numel())
@@ -224,7 +238,7 @@ class MelConfig(SpectralConfig):
         """Bands of every scale."""
         return (self.bands,) * len(self.windows) if isinstance(self.bands, int) else self.bands
 
-    def filled(self, spec: CodeSpec, dim: int) -> Self:
+    def filled(self, spec: CodeSpec, dim: int, has_first: bool = True) -> Self:
         if spec.sample_rate is None:
             raise ValueError(f"The loss 'mel' is of audio, and the tokenizer is of modality '{spec.modality}'.")
         if self.sample_rate not in (0, spec.sample_rate):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmtok.reduce import mean_over_ranks, merge_stats, reduce_stats
+from mmtok.reduce import merge_stats, per_rank, reduce_stats
 from mmtok.registry import Registry
 
 
@@ -74,6 +74,8 @@ class Quantizer(nn.Module):
     """Levels that can be kept or dropped by the hint `levels`, the last first; 1 where ids are all or nothing."""
     straight_through: bool = False
     """Whether the gradient of the values with respect to the latents is the identity."""
+    has_first: bool = False
+    """Whether there is a first of several levels, whose values come apart from the others (`Quantized.first`)."""
     pointwise: bool = True
     """Whether a position's codes depend on its own latent alone, so that a picture may come in tiles."""
 
@@ -146,9 +148,8 @@ class Quantizer(nn.Module):
         """Valid latents a rank of mask (..., B, T), 1 at least. Ranks hold equal numbers only without a mask, and meet
         only in training.
         """
-        count = mask.sum((-2, -1)).float()
-        together = self.training and torch.is_grad_enabled()  # one rank alone may encode, and must not wait
-        return (mean_over_ranks(count) if together else count).clamp(min=1.0)
+        # One rank alone may encode, and must not wait.
+        return per_rank(mask.sum((-2, -1)).float(), together=self.training and torch.is_grad_enabled())
 
 
 quantizers: Registry[QuantizerConfig, Quantizer] = Registry("quantizer", QuantizerConfig)

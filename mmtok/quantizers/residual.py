@@ -55,6 +55,7 @@ class Residual(Nested):
     """`depth` quantizers in a row; ids level by level, the levels of a nested inner one together."""
 
     learns = True
+    has_first = True
 
     def __init__(self, config: ResidualConfig) -> None:
         super().__init__()

@@ -49,6 +49,8 @@ class Split(Nested):
     training draws, lets an item's values pass unrounded.
     """
 
+    has_first = True
+
     def __init__(self, config: SplitConfig) -> None:
         super().__init__()
         self.config: SplitConfig = config

@@ -47,9 +47,8 @@ class TokenizerModule(L.LightningModule):
         self.automatic_optimization = False
         self.config = config
         self.tokenizer: Tokenizer = build_tokenizer(config.tokenizer, config.quantizer)
-        filled = {
-            name: term.filled(self.tokenizer.spec, config.tokenizer.dim) for name, term in config.loss.items() if term
-        }
+        known = self.tokenizer.spec, config.tokenizer.dim, self.tokenizer.quantizer.has_first
+        filled = {name: term.filled(*known) for name, term in config.loss.items() if term}
         self.terms = nn.ModuleDict({name: losses.build(term) for name, term in filled.items()})
         self.ema: Tokenizer | None = None
         if config.optim.ema > 0:
@@ -156,7 +155,11 @@ class TokenizerModule(L.LightningModule):
             return 0.0
         pull = torch.stack([terms[name] for name in self.terms]).sum()
         last_layer = self.tokenizer.networks.last_layer
-        judged = self.adversary.judge(batch["x"], out.x, self.trainer.global_step, pull, last_layer)
+        x, fake = batch["x"], out.x
+        if (mask := signal_mask(batch)) is not None:
+            # What a causal decoder makes of the nothing behind an item no term holds to silence: it would betray fakes.
+            x, fake = x.where(mask, 0.0), fake.where(mask, 0.0)
+        judged = self.adversary.judge(x, fake, self.trainer.global_step, pull, last_layer)
         self.log_scalars(judged.scalars)
         return sum(term for term in (judged.generator, judged.discriminator) if term is not None)
 

@@ -40,6 +40,30 @@ def test_an_all_masked_batch_costs_nothing(name, pair):
     assert losses.build(name)(*pair, torch.zeros(2, 1, 4, 6, dtype=torch.bool)) == 0
 
 
+@pytest.mark.parametrize("name", [*NAMES, "mel", "stft"])
+def test_ranks_that_hold_unequal_padding_average_to_the_loss_of_all(name, monkeypatch):
+    fields = {"sample_rate": 8000, "bands": 4, "windows": (32, 64)} if name == "mel" else {}
+    loss = losses.build(name, **fields | ({"windows": (32, 64)} if name == "stft" else {}))
+    reconstruction, x = torch.rand(2, 4, 1, 200) * 2 - 1
+    mask = torch.arange(200) < torch.tensor([200, 17, 90, 0])[:, None, None]
+    whole = loss(reconstruction, x, mask)
+    ranks = [(reconstruction[rank::2], x[rank::2], mask[rank::2]) for rank in (0, 1)]
+    local = torch.stack([loss.eval()(*own) for own in ranks]).mean()
+    counts = []
+    monkeypatch.setattr("mmtok.reduce.mean_over_ranks", lambda count: counts.append(count) or count)
+    for own in ranks:
+        loss.train()(*own)
+    together = sum(counts) / 2
+    assert len(counts) == 2  # one collective a term and rank, however many scales
+    monkeypatch.setattr("mmtok.reduce.mean_over_ranks", lambda count: together)
+    torch.testing.assert_close(torch.stack([loss(*own) for own in ranks]).mean(), whole)
+    assert not torch.isclose(local, whole)
+    monkeypatch.setattr("mmtok.reduce.mean_over_ranks", lambda count: pytest.fail("one rank alone may validate"))
+    with torch.no_grad():
+        loss(*ranks[0])
+    loss.eval()(*ranks[0])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_half_precision_is_summed_in_full(name, pair):
     a, b = (tensor.bfloat16() for tensor in pair)

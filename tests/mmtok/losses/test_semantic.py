@@ -5,11 +5,13 @@ import torch
 import torch.nn.functional as F
 
 from mmtok.codes import CodeSpec
+from mmtok.config import load_config
 from mmtok.losses import losses
 from mmtok.losses.base import Outcome
 from mmtok.losses.semantic import DistillConfig
-from mmtok.quantizers import build_quantizer
+from mmtok.quantizers import build_quantizer, quantizer_names
 from mmtok.schema import ConfigError
+from mmtok.training.module import TokenizerModule
 
 SPEC = CodeSpec("audio", (64, 64), downsample=320, sample_rate=16000)
 
@@ -117,6 +119,18 @@ def test_no_items_cost_nothing(distance):
     assert build(distance=distance).measure(none) == 0
 
 
+@pytest.mark.parametrize("name", quantizer_names())
+def test_a_quantizer_says_whether_it_has_a_first_level(name):
+    quantizer = build_quantizer(name, dim=8)
+    assert quantizer.has_first == (quantizer(torch.randn(2, 5, 8)).first is not None)
+
+
+def test_levels_that_are_equals_are_refused_when_a_run_is_built():
+    config = load_config(["audio/speech_split"], ["quantizer.name=product", "adversary=null"]).config
+    with pytest.raises(ConfigError, match=r"The 2 levels of this one are equals"):
+        TokenizerModule(config)
+
+
 def test_what_is_missing_is_named():
     with pytest.raises(
         ConfigError, match=r"first of several levels: use quantizer.name=split, rq or residual. This one"
@@ -124,8 +138,8 @@ def test_what_is_missing_is_named():
         build(CodeSpec("audio", (1024,), 320, sample_rate=16000))
     with pytest.raises(ConfigError, match=r"modality 'image'"):
         build(CodeSpec("image", (8, 8)))
-    with pytest.raises(ConfigError, match=r"first of several levels"):  # a product has levels, and none is the first
-        build().measure(outcome(first=None))
+    with pytest.raises(ConfigError, match=r"first of several levels.*The 2 levels of this one are equals"):
+        DistillConfig(features=6).filled(SPEC, 4, has_first=False)
     with pytest.raises(ConfigError, match=r"no teacher in the batches. Set data.teacher"):
         build().measure(outcome(batch={}))
     with pytest.raises(ConfigError, match=r"features are \(6, 20\) of 3200 samples, and should be \(13, 20\)"):

@@ -1,10 +1,13 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mmtok.config import load_config
 from mmtok.loading import load, read_checkpoint
 from mmtok.networks.discriminators.patchgan import PatchGANConfig
-from mmtok.training.adversary import Adversary, adaptive_weight, check_discriminator, frozen
+from mmtok.training.adversary import Adversary, Judgement, adaptive_weight, check_discriminator, frozen
 from mmtok.training.guard import FiniteGuard, NonFiniteError
 from mmtok.training.module import TokenizerModule
 from mmtok.training.run import train
@@ -253,6 +256,26 @@ def test_a_guard_that_does_not_wait_names_the_first_bad_batch():
     with pytest.raises(NonFiniteError, match=r"step 1 .*samples s1.*2 updates since are lost"):
         guard.check()
     guard.check()  # it starts anew
+
+
+def test_what_a_decoder_makes_of_padding_is_not_judged(monkeypatch):
+    # Behind a short clip its crop is silent, and a decoder does not fall silent at once.
+    words = [
+        "tokenizer.encoder.channels=2", "tokenizer.encoder.strides=[4,5]", "quantizer.depth=2", "data.seconds=0.1",
+        "adversary.discriminator.name=mpd", "adversary.discriminator.channels=1",
+    ]  # fmt: skip
+    module = TokenizerModule(load_config(["audio/soundstream"], words).config)
+    module._trainer = SimpleNamespace(global_step=0)
+    seen = []
+    monkeypatch.setattr(module.adversary, "judge", lambda *args: seen.append(args) or Judgement(None, None, {}))
+    batch = {"x": torch.rand(2, 1, 400), "lengths": torch.tensor([400, 150])}
+    out = module.tokenizer(batch["x"], batch["lengths"])
+    assert out.x[1, :, 150:].any()
+    module._judge(out, batch, dict.fromkeys(module.terms, torch.zeros(())))
+    for given, whole in zip(seen[0][:2], (batch["x"], out.x), strict=True):
+        assert torch.equal(given[0], whole[0])
+        assert torch.equal(given[1, :, :150], whole[1, :, :150])
+        assert not given[1, :, 150:].any()
 
 
 def test_feature_matching_takes_the_real_features_the_discriminator_learned_from(tiny):
