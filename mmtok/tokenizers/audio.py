@@ -53,7 +53,8 @@ class AudioTokenizer(Tokenizer):
 
     Sounds are extended by silence to whole frames, and cut to their length when they come back. A padded batch with
     `lengths` gives each item what it gives alone (audio.md trap 28): in one pass where nothing depends on what follows,
-    otherwise in one pass for each number of frames.
+    otherwise in one pass for each number of frames. In training it is one pass always, and what is shorter than a crop
+    is followed by silence: passes by length would read from the device, and be many.
     """
 
     config: AudioTokenizerConfig
@@ -179,8 +180,9 @@ class AudioTokenizer(Tokenizer):
         return x if gain is None else x * gain.to(x)[:, None, None]
 
     def _alike(self, frames: Tensor | None) -> bool:
-        """Whether a batch can go through the networks in one pass: what follows an item does not change it."""
-        return frames is None or self.networks.streams_exactly
+        """Whether a batch goes through the networks in one pass: what follows an item does not change it, or may."""
+        learns = self.training and torch.is_grad_enabled()
+        return frames is None or self.networks.streams_exactly or learns
 
     def _by_frames(self, x: Tensor, frames: Tensor | None, *, encode: bool) -> Tensor:
         """One pass for each number of frames in a batch: elsewhere an item would see padding that it has not alone."""

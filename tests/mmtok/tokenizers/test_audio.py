@@ -89,6 +89,17 @@ def test_padding_may_hold_anything_and_an_item_nothing(kind):
     assert not tokenizer.decode(codes)[2].any()
 
 
+@pytest.mark.parametrize(("training", "passes"), [(True, 1), (False, 3)])
+def test_short_crops_cost_one_pass_in_training_and_exactness_in_use(training, passes):
+    tokenizer, seen = build("centred").train(training), []
+    for half in (tokenizer.networks.encoder, tokenizer.networks.decoder):
+        half.register_forward_hook(lambda *call: seen.append(call[0]))
+    out = tokenizer(noise(4, 1, 36), torch.tensor([36, 12, 30, 36]))
+    assert len(seen) == 2 * passes
+    assert out.latents.mask.sum(1).tolist() == [6, 2, 5, 6]
+    assert not out.quantized.values[1, 2:].any()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_reach_all_parameters_of_a_padded_batch(kind):
     tokenizer = build(kind).train()
