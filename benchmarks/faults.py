@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 
+from datamodules.audio import AudioModule
 from datamodules.images import Images
+from datamodules.module import ShardDataModule
 from mmtok.training.adversary import Adversary
 from mmtok.training.checkpoint import Checkpoints
 from mmtok.training.logs import MetricsFile
@@ -120,17 +122,23 @@ def after_validation(fault: Fault) -> None:
 
 def in_loader(fault: Fault) -> None:
     """While a sample is decoded: the worker dies, or the training process where it loads for itself."""
-    real, trainer = Images.item, os.getpid()
+    trainer = os.getpid()
 
-    def item(self: Images, sample: Any, training: bool) -> Any:
-        update = sample.slot // self.config.batch_size
-        if training and os.getpid() != trainer and update >= fault.at + AHEAD:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if training and os.getpid() == trainer:
-            fault.strike()
-        return real(self, sample, training)
+    def patch(module: type[ShardDataModule]) -> None:
+        real = module.item
 
-    Images.item = item  # type: ignore[method-assign]
+        def item(self: ShardDataModule, sample: Any, training: bool) -> Any:
+            update = sample.slot * self.config.items_per_sample // self.config.batch_size
+            if training and os.getpid() != trainer and update >= fault.at + AHEAD:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if training and os.getpid() == trainer:
+                fault.strike()
+            return real(self, sample, training)
+
+        module.item = item  # type: ignore[method-assign]
+
+    for module in (Images, AudioModule):
+        patch(module)
 
 
 def in_logger(fault: Fault) -> None:
@@ -165,11 +173,16 @@ FIRST_RANK = ("checkpoint write", "before fsync", "before rename", "after rename
 """Places that only the first rank comes by."""
 
 
+def checksum(tensors: list[torch.Tensor]) -> int:
+    """Of all that a sample is, together."""
+    return zlib.crc32(b"".join(tensor.numpy().tobytes() for tensor in tensors))
+
+
 def record(log: Path, life: int, steps: Any, rank: int, fault: Fault) -> None:
     """Write down every batch as the module gets it, and tell the parent and the fault how far training is.
 
     Args:
-        log: a line a batch: life, update, and key and checksum of each sample, draws of augmentation included.
+        log: a line a batch: life, update, and key and checksum of each sample, all that was drawn for it included.
         life: number of this start.
         steps: shared integers, the update that each rank is in.
         rank: this one.
@@ -179,7 +192,8 @@ def record(log: Path, life: int, steps: Any, rank: int, fault: Fault) -> None:
 
     def start(module: TokenizerModule, batch: Any, batch_idx: int) -> None:
         step = module.trainer.global_step
-        sums = [f"{key}:{zlib.crc32(x.numpy().tobytes()):08x}" for key, x in zip(batch["key"], batch["x"], strict=True)]
+        parts = [batch[name] for name in ("x", "lengths", "teacher") if name in batch]
+        sums = [f"{key}:{checksum(item):08x}" for key, *item in zip(batch["key"], *parts, strict=True)]
         os.write(file, f"{life} {step} {' '.join(sums)}\n".encode())
         steps[rank] = fault.step = step
 

@@ -1,10 +1,11 @@
 """Does a run that is killed again and again end as one that is not? By named places and by signals at random times.
 
-    python -m benchmarks.kills [--out runs/kills] [--only 1x0,2x2] [--seed 0]
+    python -m benchmarks.kills [--case gan|audio] [--out runs/kills] [--only 1x0,2x2] [--seed 0]
 
-A tiny VQ-GAN with an EMA codebook on the committed fixture, on CPUs, for 1 and 2 ranks and 0 and 2 loader workers.
-Every kill falls in an update that the run had not reached before. Goes on where it was interrupted. Prints a row a
-setting, and how the kills are spread; `docs/reference/resume.md` holds both.
+On CPUs, for 1 and 2 ranks and 0 and 2 loader workers: a tiny VQ-GAN with an EMA codebook on the committed fixture, or
+an adversarial codec with `split` codes and a teacher, on tones. Every kill falls in an update that the run had not
+reached before. Goes on where it was interrupted. Prints a row a setting, and how the kills are spread;
+`docs/reference/resume.md` holds both.
 """
 
 from __future__ import annotations
@@ -21,23 +22,30 @@ from typing import Any
 
 import torch
 
-from benchmarks.ddp import tree
+from benchmarks import ddp
 from benchmarks.faults import FIRST_RANK, POINTS
 from benchmarks.lives import STOPPED, Life
 from benchmarks.tables import table
-from datamodules.build import build_shards
 from mmtok.loading import read_checkpoint
 
+CASES = ("gan", "audio")
+"""Of `benchmarks/ddp.py`."""
 SETTINGS = ((1, 0), (1, 2), (2, 0), (2, 2))
 """Ranks and loader workers of each."""
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGKILL", "SIGUSR1")
 STEPS = 83
 
 
-def settings(out: Path, name: str, world: int, workers: int, steps: int = STEPS) -> dict[str, Any]:
+def settings(
+    out: Path, name: str, world: int, workers: int, steps: int = STEPS, *, case: str = "gan"
+) -> dict[str, Any]:
     """A run whose validations, checkpoints, rows and windows fall on different updates."""
-    run = tree("gan", world, out, steps) | {"run_dir": str(out / name), "deterministic": True}
-    run["tokenizer"]["encoder"] |= {"dropout": 0.1}
+    run = ddp.tree(case, world, out, steps) | {"run_dir": str(out / name), "deterministic": True}
+    if case == "audio":
+        # Draws of several crops from one clip, and again where a place is too quiet; clips without any are made up for.
+        run["data"] |= {"crops": 2, "min_loudness": -18.0, "max_bad_fraction": 0.2}
+    else:
+        run["tokenizer"]["encoder"] |= {"dropout": 0.1}
     run["data"] |= {"workers": workers}
     run["trainer"] |= {"val_every": 7, "agree_every": 3}
     run["checkpoint"] |= {"every_steps": 4, "keep": 1}
@@ -45,17 +53,17 @@ def settings(out: Path, name: str, world: int, workers: int, steps: int = STEPS)
     return run
 
 
-def run_setting(out: Path, world: int, workers: int, seed: int) -> dict[str, Any]:
+def run_setting(out: Path, world: int, workers: int, seed: int, case: str = "gan") -> dict[str, Any]:
     """Train once straight and once through all kills; returns what `compare` found, and the kills."""
-    name = f"{world}x{workers}"
-    straight, killed = settings(out, f"{name}-straight", world, workers), settings(out, name, world, workers)
+    name = f"{case}-{world}x{workers}"
+    straight, killed = (settings(out, run, world, workers, case=case) for run in (f"{name}-straight", name))
     began = time.monotonic()
     if not (out / f"{name}-straight-rank0.log").exists():
         ended = Life(straight, 0).end()
         assert not any(ended.values()), f"the uninterrupted run failed, see {out}/{name}-straight-rank0.txt"
     ledger = out / f"{name}-kills.jsonl"
     kills = [json.loads(line) for line in ledger.read_text().splitlines()] if ledger.exists() else []
-    draws = random.Random(f"{seed} {name}")
+    draws = random.Random(f"{seed} {world}x{workers}")
     plan = [*POINTS, *SIGNALS]
     draws.shuffle(plan)
     for number, kind in enumerate(plan):
@@ -183,13 +191,14 @@ def rows(run_dir: Path) -> list[dict[str, str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", choices=CASES, default="gan", help="what is trained")
     parser.add_argument("--out", type=Path, default=Path("runs/kills"))
     parser.add_argument("--only", help="comma-separated settings, ranks x workers")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     wanted = [pair for pair in SETTINGS if not args.only or f"{pair[0]}x{pair[1]}" in args.only.split(",")]
     prepare(args.out)
-    found = {pair: run_setting(args.out, *pair, args.seed) for pair in wanted}
+    found = {pair: run_setting(args.out, *pair, args.seed, args.case) for pair in wanted}
     lines = [
         [
             world, workers, len(one["kills"]), one["again"], f"{len(one['differ'])} of {one['tensors']:,}",
@@ -207,8 +216,7 @@ def main() -> None:
 def prepare(out: Path) -> None:
     """The shards, and one thread: what is forked must not have started more."""
     torch.set_num_threads(1)
-    if not (out / "shards" / "train" / "manifest.json").is_file():
-        build_shards("fixture", out / "shards")
+    ddp.prepare(out)
 
 
 if __name__ == "__main__":
