@@ -76,6 +76,11 @@ def residual(
     return Sum(Chain(layers), beside)
 
 
+_FEW = 3
+"""Frames up to which an LSTM takes one after another on a CPU: oneDNN lays out all its weights anew in each call, which
+takes three times as long as a frame does."""
+
+
 class LSTMState(NamedTuple):
     hidden: Tensor
     """(B, layers, C)."""
@@ -102,7 +107,21 @@ class LSTM(Streamed):
         if not x.shape[2]:
             return x, state
         frames = x.permute(2, 0, 1)
+        if x.device.type == "cpu" and len(frames) <= _FEW:
+            return self._one_by_one(frames, state)
         # cuDNN and oneDNN want the layers first; a state has its items first, so that single ones can be reset.
         before = (state.hidden.transpose(0, 1).contiguous(), state.cell.transpose(0, 1).contiguous())
         y, (hidden, cell) = self.lstm(frames, before)
         return (y + frames).permute(1, 2, 0), LSTMState(hidden.transpose(0, 1), cell.transpose(0, 1))
+
+    def _one_by_one(self, frames: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
+        """`step` for frames (n, B, C)."""
+        hidden, cell = list(state.hidden.unbind(1)), list(state.cell.unbind(1))
+        out = []
+        for frame in frames:
+            y = frame
+            for layer, weights in enumerate(self.lstm.all_weights):
+                y, cell[layer] = torch.lstm_cell(y, (hidden[layer], cell[layer]), *weights)
+                hidden[layer] = y
+            out.append(y + frame)
+        return torch.stack(out, 2), LSTMState(torch.stack(hidden, 1), torch.stack(cell, 1))

@@ -164,6 +164,10 @@ class ConvTranspose1d(Streamed, nn.ConvTranspose1d):
         y = F.conv_transpose1d(x, self.weight, self.bias, self.stride, both)
         return y[..., before - both : y.shape[2] - (after - both)] if before != after else y
 
+    def _spread(self, x: Tensor) -> Tensor:
+        """x (B, C, T) -> all of (B, C', (T - 1) * stride + kernel), nothing cut and no bias."""
+        return F.conv_transpose1d(x, self.weight, None, self.stride)
+
     def init_state(self, batch: int = 1) -> OverlapState:
         like = next(self.parameters())
         overlap = self.kernel_size[0] - self.stride[0]
@@ -174,7 +178,7 @@ class ConvTranspose1d(Streamed, nn.ConvTranspose1d):
         kept = overlap.shape[2]
         if x.shape[2]:
             # Without the bias, which each output gets once, however many pieces overlap there (audio.md trap 24).
-            y = F.conv_transpose1d(x, self.weight, None, self.stride)
+            y = self._spread(x)
             y[..., :kept] += overlap
             y, overlap = y[..., : x.shape[2] * self.stride[0]], y[..., x.shape[2] * self.stride[0] :].clone()
         else:

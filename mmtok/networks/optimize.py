@@ -64,9 +64,10 @@ class Packed:
         fits = x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0
         return fits and not torch.is_autocast_enabled("cpu")
 
-    def __call__(self, x: Tensor, padding: int) -> Tensor:
+    def __call__(self, x: Tensor, padding: int, biased: bool = True) -> Tensor:
+        bias = self.bias if biased else None
         y = torch.ops.mkldnn._convolution_pointwise(
-            x[:, :, None], self.weight, self.bias, [0, padding], self.stride, self.dilation, 1, "none", [], ""
+            x[:, :, None], self.weight, bias, [0, padding], self.stride, self.dilation, 1, "none", [], ""
         )
         return y[:, :, 0]
 
@@ -99,5 +100,12 @@ class PackedConvTranspose1d(ConvTranspose1d):
         if not Packed.takes(x):
             return super().forward(x)
         before, after = self.cuts
-        y = self.packed(x, 1).mT.unflatten(2, (self.stride[0], self.out_channels)).flatten(1, 2).mT
+        y = self._apart(self.packed(x, 1))
         return y[..., before : y.shape[2] - after]
+
+    def _spread(self, x: Tensor) -> Tensor:
+        return self._apart(self.packed(x, 1, biased=False)) if Packed.takes(x) else super()._spread(x)
+
+    def _apart(self, y: Tensor) -> Tensor:
+        """The samples of frames (B, stride * C', n), one after another: (B, C', n * stride)."""
+        return y.mT.unflatten(2, (self.stride[0], self.out_channels)).flatten(1, 2).mT

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mmtok.networks import networks
+from mmtok.networks.conv1d import Conv1d, ConvTranspose1d
 from mmtok.networks.optimize import PackedConv1d, PackedConvTranspose1d, optimize
 from mmtok.networks.weight_norm import fold_state
 
@@ -19,7 +20,12 @@ KINDS = {
 def build(name):
     torch.manual_seed(0)
     fields = {"in_channels": 1, "dim": 16, "channels": 8, "strides": (2, 3, 5)} | KINDS[name]
-    return networks.build("seanet", **fields).eval()
+    net = networks.build("seanet", **fields).eval()
+    if name == "dac":  # what snake adds would grow from layer to layer to levels of which a sine keeps no digits
+        for part in net.modules():
+            if isinstance(part, Conv1d | ConvTranspose1d):
+                part.weight = 0.6 * part.weight.detach()
+    return net
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -33,7 +39,8 @@ def test_an_optimised_network_is_the_same_whole_and_in_steps(name, batch):
     y = net.decoder(z)
     torch.testing.assert_close(fast.encoder(x), z, atol=1e-5, rtol=0)
     torch.testing.assert_close(fast.decoder(z), y, atol=1e-5, rtol=0)
-    for half, whole, want, size in ((fast.encoder, x, z, 77), (fast.decoder, z, y, 3)):
+    # Frame by frame, too, where an LSTM goes another way.
+    for half, whole, want, size in ((fast.encoder, x, z, 77), (fast.decoder, z, y, 5), (fast.decoder, z, y, 1)):
         state, pieces = half.init_state(batch), []
         for piece in whole.split(size, 2):
             got, state = half.step(piece, state)
