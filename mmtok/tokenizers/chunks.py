@@ -161,7 +161,7 @@ class Chunked:
         stream = None
         for piece in pieces:
             stream = stream or Stream(self.tokenizer, len(piece), budget)
-            yield stream.encode(piece).ids
+            yield stream.take(piece).ids
         if stream is not None:
             yield stream.finish_encode().ids
 

@@ -103,6 +103,11 @@ class Stream:
             self.tokenizer.check(chunk)
         if chunk.shape[0] != self.batch:
             raise ValueError(f"This stream has {self.batch} items, got a chunk of {chunk.shape[0]}.")
+        return self.take(chunk)
+
+    @torch.inference_mode()
+    def take(self, chunk: Tensor) -> Codes:
+        """`encode` without its checks: of samples that were divided by a gain, which may lie beyond [-1, 1]."""
         chunk = chunk.to(self.state.pending)
         x = torch.cat([self.state.pending, chunk], 2) if self.state.pending.shape[2] else chunk
         whole = x.shape[2] // self.hop * self.hop

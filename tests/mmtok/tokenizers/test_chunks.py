@@ -76,6 +76,17 @@ def test_gain_and_budget_are_those_of_the_whole(kind):
         chunked.encode_pieces([x])
 
 
+def test_a_normalised_sound_of_high_peaks_is_no_sound_that_is_too_loud():
+    # Divided by its level it lies beyond [-1, 1], which is refused of what a user gives.
+    tokenizer, x = build("lstm", normalize="rms"), torch.zeros(1, 1, 500)
+    x[..., ::250] = 0.9
+    chunked = Chunked(tokenizer, seconds=0.1)
+    assert chunked.by == "state"
+    assert torch.equal(chunked.encode(x).ids, tokenizer.encode(x).ids)
+    with pytest.raises(ValueError, match="peak of 9"):
+        chunked.encode(10 * x)
+
+
 def test_what_cannot_be_exact_is_said_and_measured():
     chunked = Chunked(build("broken"), seconds=0.3)
     assert "LSTM cannot be carried" in chunked.approximate
