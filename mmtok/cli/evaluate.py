@@ -14,6 +14,7 @@ pictures of reconstructions, of code usage and of the codecs' results beside it.
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -44,7 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--baselines", action="store_true", help="measure picture codecs at the same bits a pixel, or Opus"
     )
     parser.add_argument(
-        "--judged", type=int, default=100, metavar="N", help="clips for PESQ, STOI and DNSMOS at most (default 100)"
+        "--judged",
+        type=int,
+        default=100,
+        metavar="N",
+        help="clips for PESQ, STOI and DNSMOS at most (default 100; 0 for none)",
     )
     parser.add_argument(
         "--probe", action="store_true", help="of sounds: how well a linear model reads labels off the codes"
@@ -113,8 +118,8 @@ def run(args: argparse.Namespace) -> int:
     from mmtok.export.folder import is_model
     from mmtok.loading import check_device
 
-    if args.judged < 1:
-        raise ValueError(f"--judged={args.judged} must be at least 1.")
+    if args.judged < 0:
+        raise ValueError(f"--judged={args.judged} is negative. Use 0 for no clips.")
     subject = imported(args) if is_model(args.run) else trained(args)
     tokenizer, config = subject.tokenizer, subject.config
     modality = tokenizer.spec.modality
@@ -126,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
     notes = {"run": str(args.run), "step": subject.step, "weights": subject.weights, **held_out.notes()}
     name = held_out.name + ("-raw" if args.raw else "") + ("" if subject.step is None else f"-step-{subject.step}")
     target = args.out or subject.folder / "evaluation" / f"{name}.json"
+    check_writable(target)
     if modality == "audio":
         sounds.measure(tokenizer, held_out, args, notes, target, device)
     else:
@@ -133,6 +139,20 @@ def run(args: argparse.Namespace) -> int:
         measure(tokenizer, held_out, args, notes, target, config, device)
     print(f"wrote {target}")
     return 0
+
+
+def check_writable(target: Path) -> None:
+    """Find out before minutes of measuring whether their figures can be kept: room for 64 KiB beside the target.
+
+    Raises:
+        OSError: they cannot; the command says why.
+    """
+    if target.is_dir():
+        raise ValueError(f"--out={target} is a folder. Name a file: {target / 'evaluation.json'}.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=target.parent) as file:
+        file.write(bytes(1 << 16))
+        file.flush()
 
 
 def measure(

@@ -34,7 +34,7 @@ def measure(
     from mmtok.cli.heldout import Signals
     from mmtok.evaluation.audio import evaluate_audio
 
-    judge_every = max(1, -(-held_out.count // args.judged))
+    judge_every = max(1, -(-held_out.count // args.judged)) if args.judged else 0
     report = evaluate_audio(
         tokenizer, Signals(held_out), device=device, judge_every=judge_every, examples=EXAMPLES,
         every=held_out.every, notes=notes,

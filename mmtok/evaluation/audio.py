@@ -55,7 +55,7 @@ def evaluate_audio(
         loader: batches with "x" (B, C, S) in [-1, 1], and "lengths" (B,) where padded.
         device: where to compute.
         max_samples: clips to measure at most, the first of the loader.
-        judge_every: one clip in so many is given to PESQ, STOI and DNSMOS, which are slow.
+        judge_every: one clip in so many is given to PESQ, STOI and DNSMOS, which are slow; 0 gives none.
         examples: clips to keep for pictures.
         every: one clip in so many may be kept.
         notes: what the caller knows and a reader needs. Written under `choices`.
@@ -80,7 +80,7 @@ class _Evaluation:
         self.tokenizer, self.device, self.spec = tokenizer, device, tokenizer.spec
         assert self.spec.sample_rate is not None
         self.rate = self.spec.sample_rate
-        judges, self.absent = build_judges()
+        judges, self.absent = build_judges(wanted=judge_every > 0)
         self.judges = judges
         self.whole = Quality(self.rate, device, judges, judge_every)
         self.input = Judgement([judge for judge in judges if isinstance(judge, DNSMOS)])

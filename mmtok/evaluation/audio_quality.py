@@ -49,7 +49,7 @@ class Quality:
         rate: samples a second.
         device: where the clips are.
         judges: of single clips; slow, so that only some clips are judged.
-        every: one clip in so many is judged.
+        every: one clip in so many is judged; 0 judges none.
     """
 
     def __init__(self, rate: int, device: torch.device, judges: Sequence[Judge] = (), every: int = 1) -> None:
@@ -65,7 +65,7 @@ class Quality:
 
     def judged(self, group: Group) -> list[Tensor]:
         """The clips that judges are given, (C, S) each."""
-        return [x for number, x in zip(group.numbers, group.x, strict=True) if number % self.every == 0]
+        return [x for number, x in zip(group.numbers, group.x, strict=True) if self.every and number % self.every == 0]
 
     def metrics(self) -> dict[str, float]:
         """Every measure by name."""

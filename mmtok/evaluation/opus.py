@@ -106,7 +106,7 @@ def measure_opus(
         max_samples: clips to measure at most, as for the tokenizer.
         judge_every: as for the tokenizer.
     """
-    judges, _ = build_judges()
+    judges, _ = build_judges(wanted=judge_every > 0)
     for bits in bitrates:
         codec, quality = Opus(bits), Quality(rate, torch.device("cpu"), judges, judge_every)
         taken = samples = clips = 0

@@ -162,8 +162,10 @@ class Judgement:
         }
 
 
-def build_judges() -> tuple[list[Judge], dict[str, str]]:
-    """Those whose packages are here, and for the others how to get them."""
+def build_judges(*, wanted: bool = True) -> tuple[list[Judge], dict[str, str]]:
+    """Those whose packages are here, and for the others how to get them; none where none is `wanted`."""
+    if not wanted:
+        return [], {judge.name: "absent: no clip was to be judged" for judge in JUDGES}
     lacks = {judge.name: judge.lacks() for judge in JUDGES}
     here = [judge() for judge in JUDGES if not lacks[judge.name]]
     return here, {name: f"absent: {remedy}" for name, remedy in lacks.items() if remedy}

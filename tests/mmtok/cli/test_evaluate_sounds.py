@@ -1,6 +1,7 @@
 """A small run of sounds, trained by the command: what it logs and plays, and what `mmtok evaluate` finds of it."""
 
 import csv
+import errno
 import io
 import json
 import wave
@@ -143,6 +144,35 @@ def test_spectrograms_and_usage_are_drawn_and_told(report, run, capsys):
     assert "2 levels" in out
     judged = json.loads(target.read_text())["choices"]["judged_clips"]
     assert all(one["judged"] + sum(one["left_out"].values()) <= 2 for one in judged.values())
+
+
+def test_judges_can_be_left_out(run, tmp_path, capsys):
+    target = tmp_path / "x.json"
+    words = ["--samples", "2", "--device", "cpu", "--out", str(target)]
+    assert main(["evaluate", str(run), *words, "--judged", "0"]) == 0
+    assert "PESQ is absent: no clip was to be judged" in capsys.readouterr().out
+    found = json.loads(target.read_text())
+    assert not {"pesq", "stoi", "dnsmos"} & found["metrics"].keys()
+    assert main(["evaluate", str(run), *words, "--judged", "-1"]) == 2
+    assert "--judged=-1 is negative" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["", "file/x.json"])
+def test_figures_that_cannot_be_kept_are_not_measured(run, tmp_path, capsys, monkeypatch, place):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("mmtok.cli.sounds.measure", lambda *args: pytest.fail("it measured first"))
+    assert main(["evaluate", str(run), "--device", "cpu", "--out", str(tmp_path / place)]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_a_full_disk_is_found_before_the_measuring(run, tmp_path, capsys, monkeypatch):
+    def full(**kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    monkeypatch.setattr("mmtok.cli.sounds.measure", lambda *args: pytest.fail("it measured first"))
+    assert main(["evaluate", str(run), "--device", "cpu", "--out", str(tmp_path / "x.json")]) == 2
+    assert "space" in capsys.readouterr().err
 
 
 def test_labels_that_nobody_has_are_one_line(run, tmp_path, capsys):
