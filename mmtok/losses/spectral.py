@@ -80,8 +80,8 @@ class Valid(NamedTuple):
 
     mask: Tensor
     """(B, 1, frames) bool."""
-    count: Tensor
-    """() of them a rank."""
+    share: Tensor
+    """() how many of them there are a rank."""
 
 
 class Spectral(Loss):
