@@ -143,3 +143,12 @@ def test_an_objective_without_a_term_is_refused(base):
 def test_counts_below_what_makes_sense_are_refused_by_name(base, word):
     with pytest.raises(ValueError, match=word.split(".")[1]):
         load_config([base], [word])
+
+
+@pytest.mark.parametrize(("word", "near"), [("sample_rate=8000", "16000"), ("channels=2", "1")])
+def test_data_that_are_not_what_the_tokenizer_hears_are_refused(word, near):
+    # A codec learns from sounds at any rate, so a run at the wrong one ended well and gave a wrong codec.
+    key, value = word.split("=")
+    with pytest.raises(ConfigError, match=rf"data\.{key}={value} is not tokenizer\.{key}={near}"):
+        load_config(["audio/demo"], [f"data.{word}"])
+    assert load_config(["audio/demo"], [f"data.{word}", f"tokenizer.{word}"])
