@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from datamodules.shardindex import DecodeError
 from mmtok.schema import ConfigError
+from mmtok.soundfiles import HEAD, cut_short
 
 BY_SOUNDFILE = ("wav", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff")
 BY_AV = {"g722": "g722", "m4a": "mov", "aac": "aac", "amr": "amr", "mka": "matroska", "webm": "matroska"}
@@ -130,7 +131,8 @@ def _open(data: bytes) -> Any:
     soundfile = _soundfile()
     if not data:
         raise DecodeError("the sound is empty")
-    _check_length(data)
+    if wrong := cut_short(data[:HEAD], len(data)):
+        raise DecodeError(f"the sound is {wrong}")
     try:
         file = soundfile.SoundFile(io.BytesIO(data))
     except (RuntimeError, ValueError, TypeError, OSError, MemoryError) as error:
@@ -140,17 +142,6 @@ def _open(data: bytes) -> Any:
         file.close()
         raise DecodeError(f"the sound is {file.format}; read are {', '.join(_FORMATS)}")
     return file
-
-
-def _check_length(data: bytes) -> None:
-    """libsndfile takes a WAV or AIFF that was cut for a shorter one; its header still says how long it was."""
-    order: dict[bytes, Literal["little", "big"]] = {b"RIFF": "little", b"FORM": "big"}
-    if data[:4] not in order:
-        return
-    promised = int.from_bytes(data[4:8], order[data[:4]]) + 8
-    # Writers that could not seek back leave a number of 2 GiB and more; a missing byte of padding is common.
-    if len(data) + 1 < promised < 1 << 31:
-        raise DecodeError(f"the sound is cut short: {len(data):,} of {promised:,} bytes are there")
 
 
 def _by_av(data: bytes, extension: str, start: int, frames: int | None) -> Sound:

@@ -16,12 +16,13 @@ ROOMS = {
     "mmtok.registry": BASE,
     "mmtok.schema": BASE,
     "mmtok.resources": BASE,
+    "mmtok.soundfiles": BASE,
     "mmtok.quantizers": BASE,
     "mmtok.networks": BASE,
     "mmtok.weights": BASE,
     "mmtok.losses": BASE | {"mmtok.weights"},
-    "mmtok.tokenizers": BASE | {"mmtok.quantizers", "mmtok.networks", "mmtok.losses"},
-    "datamodules": BASE | {"mmtok.resources"},
+    "mmtok.tokenizers": BASE | {"mmtok.quantizers", "mmtok.networks", "mmtok.losses", "mmtok.soundfiles"},
+    "datamodules": BASE | {"mmtok.resources", "mmtok.soundfiles"},
 }
 """Rooms and what of this repository they may import beside themselves. The rest may import all but `mmtok.cli`."""
 CARRIED = tuple(room for room in ROOMS if room != "datamodules")

@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmtok.soundfiles import HEAD, cut_short
+
 _TOLERANCE = 1e-3
 _OVERSHOOT = 10 ** (1 / 20)
 """Lossy codecs and resampling overshoot full scale by up to about 1 dB; that much is cut off without a word."""
@@ -225,10 +227,26 @@ def _open(source: Any, name: str) -> Any:
         import soundfile
     except ImportError as error:
         raise ValueError("Reading sounds needs soundfile: pip install 'mmtok[audio]'.") from error
+    size, head = _beginning(source)
+    if not size:
+        raise ValueError(f"{name} is empty.")
+    if wrong := cut_short(head, size):
+        raise ValueError(f"{name} is {wrong}. Take it from where it came, or cut its header to what there is.")
     try:
         return soundfile.SoundFile(source)
     except (RuntimeError, TypeError, OSError) as error:
-        raise ValueError(f"{name} cannot be read as a sound. wav, flac, ogg, opus, mp3 and aiff can.") from error
+        raise ValueError(
+            f"{name} cannot be read as a sound. wav, flac, ogg, opus, mp3 and aiff can, and by "
+            "mmtok encode m4a and others (docs/data.md)."
+        ) from error
+
+
+def _beginning(source: Any) -> tuple[int, bytes]:
+    """Bytes of a path or a buffer, and the first of them."""
+    if isinstance(source, io.BytesIO):
+        return source.getbuffer().nbytes, bytes(source.getbuffer()[:HEAD])
+    with Path(source).open("rb") as file:
+        return Path(source).stat().st_size, file.read(HEAD)
 
 
 def _decode(file: Any, frames: int, name: str) -> np.ndarray:

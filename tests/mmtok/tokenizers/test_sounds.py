@@ -94,6 +94,7 @@ def test_overshoot_is_cut_off_and_loudness_said():
     ("source", "said"),
     [
         (b"no sound at all", "cannot be read as a sound"),
+        (b"", "is empty"),
         ("no/such.wav", "There is no sound at"),
         (np.zeros((100, 2)), "transpose it"),
         (np.zeros(0), "at least one sample"),
@@ -104,6 +105,28 @@ def test_overshoot_is_cut_off_and_loudness_said():
 def test_what_is_no_sound_is_refused_by_name(source, said):
     with pytest.raises(ValueError, match=said):
         read_sound(source, 8000, 1)
+
+
+def test_a_wave_file_that_was_cut_is_refused_and_not_taken_for_a_shorter_one(tmp_path):
+    path = tmp_path / "talk.wav"
+    write_wave([torch.zeros(1, 1, 800)], path, 8000)
+    whole = path.read_bytes()
+    assert read_sound(path, 8000, 1).shape == (1, 1, 800)
+    path.write_bytes(whole[:900])
+    for source in (path, whole[:900]):
+        with pytest.raises(ValueError, match=r"cut short: 900 of 1,644 bytes"):
+            read_sound(source, 8000, 1)
+    with pytest.raises(ValueError, match="cut short"):
+        next(file_blocks(path, 8000, 1))
+
+
+def test_a_header_that_knows_no_length_is_believed(tmp_path):
+    # What ffmpeg writes to a pipe: the lengths of what cannot be known before its end.
+    path = tmp_path / "piped.wav"
+    write_wave([torch.zeros(1, 1, 800)], path, 8000)
+    data = bytearray(path.read_bytes())
+    data[4:8] = data[40:44] = b"\xff\xff\xff\xff"
+    assert read_sound(bytes(data), 8000, 1).shape == (1, 1, 800)
 
 
 def test_a_file_says_its_rate_itself():
