@@ -36,6 +36,9 @@ def codec(tiny, tmp_path):
     """codec(tokenizer={...}, ...) -> a module for sounds beside `codec.source`, a tokenizer at 24 kHz in a folder."""
     torch.manual_seed(1)
     source = build_tokenizer(SOUNDS, RQ)
+    for name, parameter in source.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter)  # they begin at 0, and a new one would equal a taken one
     for part in source.quantizer.parts:
         part.updates.fill_(5)
         part.usage.uniform_()
