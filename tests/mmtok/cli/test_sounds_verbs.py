@@ -1,5 +1,6 @@
 """Sounds to codes and back by the verbs, in either format, whole and in chunks."""
 
+import os
 import subprocess
 import sys
 import wave
@@ -51,7 +52,9 @@ def test_codes_decode_in_a_fresh_process_to_the_same_bits(checkpoint, talk, tmp_
     assert main(["encode", str(checkpoint), str(talk), "-o", str(tmp_path / "codes"), "--format", form]) == 0
     file = tmp_path / "codes" / f"talk{suffix}"
     command = [sys.executable, "-m", "mmtok", "decode", str(checkpoint), str(file), "-o", str(tmp_path / "out")]
-    subprocess.run(command, check=True, timeout=120)
+    # Sums are split over threads: as many there as here.
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    subprocess.run(command, check=True, timeout=300, env=os.environ | threads)
     tokenizer = mmtok.load(checkpoint).optimize()
     codes = tokenizer.encode(tokenizer.preprocess(talk))
     found = read_mmc(file)[0] if form == "mmc" else Codes.load(file)[0]
@@ -142,6 +145,19 @@ def test_what_soundfile_lacks_is_read_too(checkpoint, tmp_path):
 def test_options_that_do_not_fit_are_refused(checkpoint, talk, tmp_path, capsys, words, said):
     assert main(["encode", str(checkpoint), str(talk), "-o", str(tmp_path), *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_fewer_levels_are_told_from_all(checkpoint, talk, tmp_path, capsys):
+    assert main(["encode", str(checkpoint), str(talk), "-o", str(tmp_path), "--budget", "1"]) == 0
+    assert "x 1 of 2 levels" in capsys.readouterr().out
+
+
+def test_folders_that_are_no_file_and_no_tokenizer_are_named_as_such(checkpoint, talk, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert main(["encode", str(checkpoint), str(tmp_path), "-o", str(tmp_path / "out")]) == 2
+    assert "is a folder. Name its files" in capsys.readouterr().err
+    assert main(["encode", str(tmp_path / "empty"), str(talk), "-o", str(tmp_path / "out")]) == 2
+    assert "empty is a folder, but no run, import or model" in capsys.readouterr().err
 
 
 def test_a_length_that_is_none_is_refused(checkpoint, talk, tmp_path, capsys):

@@ -21,7 +21,9 @@ def build(quantizer=QUANTIZER):
 
 @pytest.fixture(autouse=True)
 def no_judges(monkeypatch):
-    monkeypatch.setattr("mmtok.evaluation.audio.build_judges", lambda: ([], {"pesq": "absent: pip install pesq"}))
+    monkeypatch.setattr(
+        "mmtok.evaluation.audio.build_judges", lambda wanted: ([], {"pesq": "absent: pip install pesq"})
+    )
 
 
 @pytest.fixture

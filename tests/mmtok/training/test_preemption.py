@@ -124,7 +124,7 @@ def ranks(tmp_path_factory):
     build_shards("fixture", out / "shards")
     words = [sys.executable, str(Path(__file__).with_name("stopped_ranks.py")), str(out)]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     return out
 
