@@ -249,7 +249,14 @@ class ShardSet:
             "source": m.source,
             "licence": m.licence,
             "fingerprint": m.fingerprint,
-        }
+        } | self._of_sounds()
+
+    def _of_sounds(self) -> dict[str, Any]:
+        """What a build of sounds measured."""
+        facts = self.manifest.provenance
+        if not facts.keys() >= {"hours", "sample_rates"}:
+            return {}
+        return {"hours": facts["hours"], "sample rates": ", ".join(f"{int(rate):,}" for rate in facts["sample_rates"])}
 
 
 def share_of_files(sets: int) -> int:

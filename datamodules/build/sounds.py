@@ -108,18 +108,20 @@ class Sounds(Preparer):
 
     def facts(self, measures: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
         read = {key: one for key, one in measures.items() if one}
-        widths = [one["bandwidth"] for one in read.values()]
-        narrow = sorted(key for key, one in read.items() if one["bandwidth"] <= NARROW * one["rate"] / 2)
+        # Bandwidth is of what stands in the shards: silence has none, and would pass for narrow.
+        kept = {key: one for key, one in read.items() if one["seconds"]} or read
+        widths = [one["bandwidth"] for one in kept.values()]
+        narrow = sorted(key for key, one in kept.items() if one["bandwidth"] <= NARROW * one["rate"] / 2)
         facts: dict[str, Any] = {
             "hours": round(sum(one["seconds"] for one in read.values()) / 3600, 4),
             "sample_rates": dict(sorted(Counter(str(int(one["rate"])) for one in read.values()).items())),
             "left_out": {reason: int(sum(one.get(reason, 0) for one in read.values())) for reason in REASONS},
             "bandwidth": {
-                "files": len(read),
+                "files": len(kept),
                 "median": round(float(np.median(widths))),
                 "tenth": round(float(np.percentile(widths, 10))),
                 "narrow": len(narrow),
-                "narrow_share": round(len(narrow) / len(read), 4),
+                "narrow_share": round(len(narrow) / len(kept), 4),
                 "narrow_files": narrow[:MAX_NAMED],
             },
         }

@@ -172,12 +172,15 @@ def test_bandwidth_of_almost_nothing_is_a_number(samples):
 def test_narrow_files_are_marked_in_the_manifest_and_warned_about(tmp_path):
     upsampled = resample(noise(1, 8_000).T.astype(np.float32), 8_000, 48_000).T
     files = {"wide.wav": encoded(noise(1, 48_000), 48_000), "narrow.wav": encoded(upsampled, 48_000)}
+    files["silent.wav"] = encoded(np.zeros((48_000, 1)), 48_000)  # left out, so no file of the set
     report = build_shards(make(tmp_path / "in", files), tmp_path / "out", val_fraction=0.0)
     found = facts(tmp_path / "out")["bandwidth"]
     assert found["narrow_files"] == ["narrow"]
     assert (found["files"], found["narrow_share"]) == (2, 0.5)
     assert 13_000 < found["median"] < 15_000
     assert "WARNING: 1 of 2 files hold nothing in the upper half" in str(report)
+    info = ShardSet.open(tmp_path / "out" / "train").info()
+    assert (info["sample rates"], info["hours"]) == ("48,000", 0.0006)
 
 
 def test_raising_the_sample_rate_raises_no_bandwidth(tmp_path):
