@@ -96,6 +96,8 @@ def open_checkpoint(path: str | Path) -> Found:
     if file == Path(path):
         return Found(file, read_checkpoint(file))
     found = newest_whole(file.parent)
+    if found is None and not (Path(path) / "config.yaml").exists() and not file.parent.exists():
+        raise ValueError(f"{path} is a folder, but no run, import or model: it has no config.yaml and no config.json.")
     if found is None:
         raise ValueError(f"there is no checkpoint {file}. The run may not have reached its first one.")
     if found.damaged:

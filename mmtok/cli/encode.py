@@ -75,5 +75,6 @@ def run(args: argparse.Namespace) -> int:
         else:
             codes.save(target, spec, **facts)
         levels, positions = codes.ids.shape[1:]
-        print(f"{source} -> {target}: {positions} positions x {levels} levels{how}")
+        kept = f"{args.budget} of {levels}" if args.budget and args.budget < levels else f"{levels}"
+        print(f"{source} -> {target}: {positions} positions x {kept} levels{how}")
     return 0

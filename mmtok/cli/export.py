@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmtok.cli.files import claim
+from mmtok.cli.files import refuse_existing
 
 PREFIX = "hf-"
 """Of the names of formats, before the `model_type` of the class."""
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
     tokenizer = load(args.tokenizer, raw=args.raw)
     targets = {Path(name): args.out / name for name in (WEIGHTS, PREPROCESSOR, CONFIG)}
-    claim(targets, args.out, args.overwrite)
+    refuse_existing(targets, args.overwrite)
     kind = args.form.removeprefix(PREFIX)
     write_native(tokenizer, args.out, kind)
     print(f"{args.tokenizer} -> {args.out}: transformers.{FORMATS[kind].MODEL}.from_pretrained('{args.out}')")

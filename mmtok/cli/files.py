@@ -14,6 +14,8 @@ def outputs(files: Sequence[str], folder: Path, name: Callable[[Path], str]) -> 
     """
     targets: dict[Path, Path] = {}
     for file in map(Path, files):
+        if file.is_dir():
+            raise ValueError(f"{file} is a folder. Name its files, for example {file}/*.")
         if not file.is_file():
             raise ValueError(f"there is no file {file}.")
         target = folder / name(file)
@@ -30,7 +32,16 @@ def claim(paths: dict[Path, Path], folder: Path, overwrite: bool) -> None:
     Raises:
         ValueError: a file exists.
     """
+    refuse_existing(paths, overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def refuse_existing(paths: dict[Path, Path], overwrite: bool) -> None:
+    """Refuse to write over what exists unless asked to; the folder is left for who writes.
+
+    Raises:
+        ValueError: a file exists.
+    """
     existing = [target for target in paths.values() if target.exists()]
     if existing and not overwrite:
         raise ValueError(f"{existing[0]} exists already. Give --overwrite, or another folder.")
-    folder.mkdir(parents=True, exist_ok=True)

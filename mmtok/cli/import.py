@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmtok.cli.files import claim
+from mmtok.cli.files import refuse_existing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out.resolve() == Path(args.folder).resolve():
         raise ValueError(f"--out={args.out} is the folder of the model itself. Give another.")
     targets = {Path(name): args.out / name for name in (WEIGHTS, CONFIG)}
-    claim(targets, args.out, args.overwrite)
+    refuse_existing(targets, args.overwrite)
     tokenizer = read_model(args.folder)
     write_model(tokenizer, args.out, source=str(args.folder))
     print(" | ".join(f"{name} {value}" for name, value in tokenizer.describe().items()))

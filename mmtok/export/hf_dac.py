@@ -27,6 +27,11 @@ def config_of(config: Mapping[str, Any]) -> Blocks:
     channels = config.get("encoder_hidden_size", 64)
     strides = tuple(config.get("downsampling_ratios", (2, 4, 8, 8)))
     dim = channels * 2 ** len(strides)
+    if config.get("hidden_size", dim) != dim:
+        raise ValueError(
+            f"DacModel with hidden_size={config['hidden_size']} cannot be expressed; only encoder_hidden_size x "
+            f"2 ^ {len(strides)} = {dim} can, which is what transformers sets by itself."
+        )
     encoder = {
         "name": "seanet",
         "channels": channels,

@@ -176,6 +176,7 @@ DAMAGE = {
         "model_type='dax' is no tokenizer known here. Did you mean",
     ),
     "type": (lambda f: replace_config(f, sampling_rate="fast"), "sample_rate must be an int, got 'fast'"),
+    "width": (lambda f: replace_config(f, hidden_size=32), "hidden_size=32 cannot be expressed; only"),
     "sense": (lambda f: replace_config(f, downsampling_ratios=3), "the config.json of this dac makes no sense"),
     "shape": (lambda f: replace_config(f, codebook_size=32), r"fit .*codebook is \[64, 8\], and should be \[32, 8\]"),
     "pickle": (as_pickle, "pytorch_model.bin is a pickle"),
@@ -197,6 +198,13 @@ def test_a_folder_that_is_not_whole_or_not_known_says_what_is_wrong(case, tmp_pa
     damage(tmp_path)
     with pytest.raises(ValueError, match=said):
         mmtok.load(tmp_path)
+
+
+def test_an_import_that_is_refused_leaves_no_folder(tmp_path, capsys):
+    model_of("dac").save_pretrained(tmp_path / "in")
+    replace_config(tmp_path / "in", codebook_size=32)
+    assert main(["import", str(tmp_path / "in"), "-o", str(tmp_path / "out")]) == 2
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_is_nothing_to_import(tmp_path, capsys):
