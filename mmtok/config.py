@@ -76,9 +76,7 @@ class RunConfig:
             # Convolutions know no rate: at another one they learn, and the codec is wrong without a word.
             wanted, given = getattr(self.tokenizer, name, None), getattr(self.data, name, None)
             if wanted is not None and given is not None and wanted != given:
-                raise ConfigError(
-                    f"data.{name}={given} is not tokenizer.{name}={wanted}. Set both to one value."
-                )
+                raise ConfigError(f"data.{name}={given} is not tokenizer.{name}={wanted}. Set both to one value.")
         if self.adversary is not None and self.adversary.adaptive and "decoder" in self.optim.freeze:
             raise ConfigError("adversary.adaptive measures gradients at the decoder, and optim.freeze has frozen it.")
 
