@@ -260,7 +260,10 @@ class ShardSet:
 
 
 def share_of_files(sets: int) -> int:
-    """Tars that one process may hold open of each of some sets to train on, beside as many to validate on."""
+    """Tars that one process may hold open of each of some sets to train on, beside as many to validate on.
+
+    Each holds two descriptors, its own and that of its mapped index; half of the limit is left to everything else.
+    """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = soft if soft > 0 else 1 << 20  # no limit is a negative number
-    return max(2, min(MAX_OPEN, limit // 2 // (2 * sets)))
+    return max(2, min(MAX_OPEN, limit // 2 // (2 * 2 * sets)))

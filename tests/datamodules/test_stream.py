@@ -83,11 +83,11 @@ def test_a_mixture_of_many_shards_stays_within_the_limit_of_open_files(tmp_path)
                 writer.add(f"{i:02d}", {"cls": b"1"})
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken = max(map(int, os.listdir("/proc/self/fd"))) + 1
-    most = taken + max(48, taken // 3 + 8)  # room for the quarter of the limit that three sets may have open
+    most = taken + max(48, taken // 3 + 8)  # room for the quarter of the limit that sets to train on may take
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))
     try:
         sets = open_sets(DataConfig(shards=tuple(WeightedSet(path=name) for name in names)))
-        assert {one.max_open for one in sets} == {most // 12}
+        assert {one.max_open for one in sets} == {most // 24}
         for shard in range(20):
             assert [one.read(shard, 0).key for one in sets] == [f"{shard:02d}"] * 3
     finally:
