@@ -15,6 +15,9 @@ from mmtok.networks.discriminators.base import register_discriminator, run_layer
 from mmtok.networks.discriminators.sound import ComplexSpectrum, SoundConfig, SoundDiscriminator, conv2d, leaky
 
 _SLOPE = 0.1
+_NARROWEST = 5
+"""Bins of a band that leave two to its third halving: one bin has nothing beside it to see, and oneDNN 3 gives wrong
+gradients of a kernel over one column in bfloat16 on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +37,17 @@ class MultibandConfig(SoundConfig):
                 f"windows={list(self.windows)} must each be a multiple of 4, and 8 at least; "
                 f"channels={self.channels} must be at least 1."
             )
-        steps = [high - low for low, high in pairwise(self.edges)]
-        if not steps or self.edges[0] < 0 or self.edges[-1] > 1 or min(steps) * (min(self.windows) // 2) < 1:
+        widths = [high - low for low, high in pairwise(bins_at(self.edges, min(self.windows)))]
+        if not widths or self.edges[0] < 0 or self.edges[-1] > 1 or min(widths) < _NARROWEST:
             raise ValueError(
-                f"edges={list(self.edges)} must rise within 0 .. 1, with a bin of the window of {min(self.windows)} in "
-                "each band. Example: [0, 0.1, 0.25, 0.5, 0.75, 1]."
+                f"edges={list(self.edges)} must rise within 0 .. 1, with {_NARROWEST} bins of the window of "
+                f"{min(self.windows)} in each band. Example: [0, 0.1, 0.25, 0.5, 0.75, 1], and windows of 128 at least."
             )
+
+
+def bins_at(edges: tuple[float, ...], window: int) -> list[int]:
+    """The bins of a spectrum where bands begin and end."""
+    return [int(edge * (window // 2 + 1)) for edge in edges]
 
 
 @register_discriminator("multiband", MultibandConfig)
@@ -58,8 +66,8 @@ class Multiband(SoundDiscriminator):
 class _Bands(nn.Module):
     def __init__(self, window: int, config: MultibandConfig) -> None:
         super().__init__()
-        bins, width = window // 2 + 1, config.channels
-        self.edges = [int(edge * bins) for edge in config.edges]
+        width = config.channels
+        self.edges = bins_at(config.edges, window)
         self.spectrum = ComplexSpectrum(window, pad=True)
         self.bands = nn.ModuleList()
         for _ in pairwise(self.edges):
