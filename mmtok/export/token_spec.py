@@ -1,0 +1,168 @@
+"""The contract of a tokenizer and a language model: `token_spec.json`, what its ids mean and how they are laid out.
+
+Ids in it are relative, 0 to size - 1 of each level: offsets into a vocabulary belong to the vocabulary, which
+`mmtok vocab merge` makes of one text tokenizer and any number of these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import string
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mmtok.codes import CodeSpec, Modality
+from mmtok.schema import parse
+
+FILE = "token_spec.json"
+VERSION = 1
+PREFIXES: dict[str, str] = {"image": "img", "audio": "aud", "text": "txt", "vector": "vec"}
+"""How the names of tokens of each modality begin, unless another prefix is asked for."""
+_LETTERS = set(string.ascii_lowercase + string.digits + "_-")
+
+LayoutKind = Literal["flat", "parallel", "own_head"]
+Order = Literal["position_major", "level_major"]
+LengthKind = Literal["fixed", "grid", "frames", "nested"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How codes (L, T) become what a language model sees."""
+
+    kind: LayoutKind = "flat"
+    """flat: one sequence, a block of ids a level; parallel: a row a level, each delayed (MusicGen, Moshi); own_head:
+    ids from 0 for a head and an embedding of their own (Janus)."""
+    order: Order = "position_major"
+    """flat: all levels of a position, then the next position (AnyGPT); or all positions of a level, then the next."""
+    delays: tuple[int, ...] = ()
+    """parallel: by how many positions each level comes late; empty means 0, 1, 2, ..."""
+
+
+@dataclass(frozen=True)
+class TokenSpec:
+    """What a reader of ids must know, without the tokenizer."""
+
+    modality: Modality
+    codebook_sizes: tuple[int, ...]
+    """Ids of each level."""
+    prefix: str
+    """Of the names of its tokens, lower-case ASCII: "img" gives <|img:00042|>."""
+    quantizer: str = ""
+    """Registered name, for people."""
+    shared_codebook: bool = False
+    """Whether all levels look up the same codes."""
+    fingerprint: str = ""
+    """Of the tokenizer: codes of another mean nothing here."""
+    role: Literal["generation", "understanding", "both"] = "both"
+    """What the ids are good for: to be predicted, to be read, or both."""
+    downsample: int = 1
+    """Pixels (a side) or samples behind one position."""
+    channels: int = 1
+    """Channels of the signal."""
+    sample_rate: int | None = None
+    """Samples a second, for audio."""
+    length: LengthKind = "frames"
+    """What decides how many positions an item has: nothing, its grid, its duration, or or how many are kept."""
+    layout: Layout = Layout()
+    header: bool = False
+    """grid: write "{H}*{W}" in digits before the rows, so that the shape is read before the codes (Emu3)."""
+    rows: bool = False
+    """grid: put <|img_row|> after each row but the last (Apertus)."""
+    extras: tuple[str, ...] = ()
+    """Tensors that `Codes.extras` holds for each item and a language model does not see (a gain)."""
+    golden_sha256: str = ""
+    """Of the codes of the golden inputs."""
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        if not self.codebook_sizes or min(self.codebook_sizes) < 1:
+            raise ValueError(
+                f"codebook_sizes={list(self.codebook_sizes)} must hold a size of 1 or more for each level."
+            )
+        if not self.prefix or not set(self.prefix) <= _LETTERS:
+            raise ValueError(f"prefix='{self.prefix}' must be of a-z, 0-9, _ and -. Example: 'img'.")
+        if len(self.layout.delays) not in (0, len(self.codebook_sizes)) or min(self.layout.delays, default=0) < 0:
+            delays, levels = list(self.layout.delays), len(self.codebook_sizes)
+            raise ValueError(f"delays={delays} must be {levels} numbers of 0 or more, one for each level, or none.")
+        if (self.header or self.rows) and self.length != "grid":
+            raise ValueError(f"header and rows are for grids, and length is '{self.length}'.")
+
+    def special(self, what: str) -> str:
+        """The name of one of its specials: "start", "end", "row", "pad"."""
+        return f"<|{self.prefix}_{what}|>"
+
+    def token(self, number: int) -> str:
+        """The name of the code with this number in the block of all levels, ASCII, closed and of fixed width."""
+        return f"<|{self.prefix}:{number:05d}|>"
+
+    def to_json(self) -> str:
+        """As it stands in the file."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @property
+    def sha256(self) -> str:
+        """Of its content, which token shards carry: packing refuses codes of another tokenizer."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any], of: str = FILE) -> TokenSpec:
+        """What `to_json` wrote, read back.
+
+        Raises:
+            ValueError: a field is unknown, missing or makes no sense; names it and the file.
+        """
+        if content.get("version") != VERSION:
+            raise ValueError(f"{of}: version {content.get('version')}, and this mmtok reads {VERSION}.")
+        try:
+            return parse(cls, content, label=FILE)
+        except ValueError as error:
+            raise ValueError(f"{of}: {error}") from error
+
+    @classmethod
+    def read(cls, path: str | Path) -> TokenSpec:
+        """The spec of a bundle, or of a file.
+
+        Raises:
+            ValueError: there is none, or it cannot be used.
+        """
+        path = Path(path)
+        path = path / FILE if path.is_dir() else path
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ValueError(f"there is no {path}. Write a bundle: mmtok export TOKENIZER OUT.") from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is no valid JSON: {error}.") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} must hold a mapping, got {type(content).__name__}.")
+        return cls.parse(content, str(path))
+
+    @classmethod
+    def of(cls, spec: CodeSpec, *, prefix: str = "", **facts: Any) -> TokenSpec:
+        """The spec of a tokenizer whose codes have a `CodeSpec`.
+
+        Args:
+            spec: `tokenizer.spec`.
+            prefix: of the names of its tokens; by default that of its modality.
+            **facts: further fields.
+
+        Raises:
+            ValueError: some level ticks slower than others, which no layout here can express.
+        """
+        if any(stride != 1 for stride in spec.stride):
+            raise ValueError(f"levels with strides {list(spec.stride)} have no layout; all must tick together.")
+        kinds: dict[str, LengthKind] = {"image": "grid", "vector": "fixed"}
+        length = facts.pop("length", kinds.get(spec.modality, "frames"))
+        return cls(
+            modality=spec.modality,
+            codebook_sizes=spec.codebook_sizes,
+            prefix=prefix or PREFIXES[spec.modality],
+            downsample=spec.downsample,
+            channels=spec.channels,
+            sample_rate=spec.sample_rate,
+            length=length,
+            **facts,
+        )
