@@ -31,10 +31,12 @@ class Validation(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
-        x, count = outputs["x"], outputs["x"].shape[0]
+        x, lengths = outputs["x"], outputs.get("lengths")
+        # Terms are means over what is no padding: a batch of short clips counts for less, whatever rank it is on.
+        count = x.shape[0] if lengths is None else int(lengths.sum())
         values = {"loss": outputs["loss"], **{f"loss/{name}": term for name, term in outputs["terms"].items()}}
         if self._meter is not None:
-            self._meter.update(x, outputs["reconstruction"], outputs["bypass"], outputs.get("lengths"))
+            self._meter.update(x, outputs["reconstruction"], outputs["bypass"], lengths)
         if count == 0:  # all padding: the means are NaN, but every rank must bring the same names
             values = {name: torch.zeros_like(value) for name, value in values.items()}
         self._means.add(values, weight=count)
