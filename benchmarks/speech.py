@@ -72,7 +72,7 @@ def probe(run: Path, digits: Path, steps: int) -> dict[str, Any]:
 def row(name: str, report: dict[str, Any], told: dict[str, Any] | None, seconds: float) -> list[str]:
     """One line of the table."""
     metrics, usage = report["metrics"], report["usage"]
-    read = {} if told is None else {one["name"]: one["tokens"] for one in told["probe"]}
+    read = {} if told is None else {name: one["tokens"] for name, one in told["probe"]["labels"].items()}
     return [
         name,
         f"{metrics['bits_per_second']:,.0f}" if usage else "-",
