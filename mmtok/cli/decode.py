@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mmtok.cli.chunks import add_chunk_argument
 from mmtok.cli.encode import SUFFIXES, coder
-from mmtok.cli.files import claim, outputs
+from mmtok.cli.files import claim, each, outputs
 from mmtok.cli.tiles import add_tile_argument
 
 if TYPE_CHECKING:
@@ -37,15 +37,17 @@ def run(args: argparse.Namespace) -> int:
     claim(paths, args.out, args.overwrite)
     files = coder(tokenizer, args)
     fingerprint = tokenizer.fingerprint()
-    for source, target in paths.items():
+
+    def convert(source: Path, target: Path) -> str:
         codes, spec, facts = _read(source)
         if spec != tokenizer.spec or facts.get("tokenizer", fingerprint) != fingerprint:
             raise ValueError(
                 f"{source} was written by another tokenizer than {args.tokenizer} (or by another state of it). "
                 "Decode with the one that encoded, or encode again."
             )
-        print(f"{source} -> {target}{files.decode(codes, target)}")
-    return 0
+        return files.decode(codes, target)
+
+    return each(paths, convert)
 
 
 def _stem(path: Path) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmtok.cli.chunks import AUTO, Chunks, add_chunk_argument
-from mmtok.cli.files import claim, outputs
+from mmtok.cli.files import claim, each, outputs
 from mmtok.cli.tiles import Tiles, add_tile_argument
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.tokenizer} was trained without codes, so there are none to write. Use a quantizer.")
     files = coder(tokenizer, args)
     spec, fingerprint = tokenizer.spec, tokenizer.fingerprint()
-    for source, target in paths.items():
+
+    def convert(source: Path, target: Path) -> str:
         codes, how = files.encode(source, args.budget)
         facts = {"tokenizer": fingerprint, "source": source.name}
         if args.format == "mmc":
@@ -76,5 +77,6 @@ def run(args: argparse.Namespace) -> int:
             codes.save(target, spec, **facts)
         levels, positions = codes.ids.shape[1:]
         kept = f"{args.budget} of {levels}" if args.budget and args.budget < levels else f"{levels}"
-        print(f"{source} -> {target}: {positions} positions x {kept} levels{how}")
-    return 0
+        return f": {positions} positions x {kept} levels{how}"
+
+    return each(paths, convert)

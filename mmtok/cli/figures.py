@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ def summary(report: EvaluationReport) -> str:
     for number, level in enumerate(report.usage):
         name = f"level {number}" if len(report.usage) > 1 else "codes"
         lines.append(
-            f"{name}: {level['state']}, {level['active']:.1%} of {level['size']:,} in use, "
+            f"{name}: {use_of(level)}, {level['active']:.1%} of {level['size']:,} in use, "
             f"perplexity {level['perplexity']:,.0f}"
         )
     for name, term in report.choices.get("trained_on", {}).items():
@@ -37,6 +37,16 @@ def summary(report: EvaluationReport) -> str:
     if absent and absent != "not asked for":
         lines.append(f"LPIPS left out: {absent}")
     return "\n".join(lines)
+
+
+def use_of(level: Mapping[str, Any]) -> str:
+    """How the use of one codebook is judged, or why it is not."""
+    from mmtok.quantizers.usage import UsageConfig, UsageState
+
+    if level["state"] != UsageState.UNKNOWN:
+        return str(level["state"])
+    few, needed = level["tokens_per_code"], UsageConfig().tokens_per_code_min
+    return f"{few:.3g} tokens a code are too few to judge by ({needed:g} are not)"
 
 
 def table(report: EvaluationReport) -> str:

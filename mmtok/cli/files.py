@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -45,3 +46,31 @@ def refuse_existing(paths: dict[Path, Path], overwrite: bool) -> None:
     existing = [target for target in paths.values() if target.exists()]
     if existing and not overwrite:
         raise ValueError(f"{existing[0]} exists already. Give --overwrite, or another folder.")
+
+
+def each(paths: dict[Path, Path], convert: Callable[[Path, Path], str]) -> int:
+    """Convert file after file, past those that cannot be used; a full disk stops it.
+
+    Args:
+        paths: input -> output.
+        convert: writes one, and gives what to say of it.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        ValueError: the only file cannot be used.
+    """
+    refused = []
+    for source, target in paths.items():
+        try:
+            print(f"{source} -> {target}{convert(source, target)}")
+        except ValueError as error:
+            if len(paths) == 1:
+                raise
+            refused.append(source)
+            print(f"mmtok: {error}", file=sys.stderr)
+    if refused:
+        rest = len(paths) - len(refused)
+        print(f"mmtok: {len(refused)} of {len(paths)} files could not be used; {rest} are written.", file=sys.stderr)
+    return 2 if refused else 0

@@ -89,6 +89,8 @@ def probe(
 
 def summary(report: EvaluationReport) -> str:
     """The figures a person looks for first."""
+    from mmtok.cli.figures import use_of
+
     metrics, absent = report.metrics, report.choices["absent"]
     shown = [f"{head} {form.format(metrics[name])}" for name, (head, form) in FORMATS.items() if name in metrics]
     lines = [f"{report.samples:,} clips, {report.choices['seconds']:,.1f} s: {', '.join(shown)}"]
@@ -114,7 +116,7 @@ def summary(report: EvaluationReport) -> str:
     for number, level in enumerate(report.usage):
         name = f"level {number}" if len(report.usage) > 1 else "codes"
         lines.append(
-            f"{name}: {level['state']}, {level['active']:.1%} of {level['size']:,} in use, perplexity "
+            f"{name}: {use_of(level)}, {level['active']:.1%} of {level['size']:,} in use, perplexity "
             f"{level['perplexity']:,.0f}, {level['entropy']:.2f} bits of entropy"
         )
     return "\n".join(lines)

@@ -81,3 +81,14 @@ def test_a_file_of_something_else_is_named(run, tmp_path, capsys, verb, message)
 def test_a_device_that_is_not_there_is_one_line(run, photograph, tmp_path, capsys):
     assert main(["encode", str(run), str(photograph), "-o", str(tmp_path), "--device", "tpu"]) == 2
     assert "device 'tpu' cannot be used" in capsys.readouterr().err
+
+
+def test_one_bad_file_does_not_take_the_others_along(run, photograph, tmp_path, capsys):
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"nothing")
+    files = [str(bad), str(photograph)]
+    assert main(["encode", str(run), *files, "-o", str(tmp_path / "codes")]) == 2
+    told = capsys.readouterr().err
+    assert "bad.jpg" in told
+    assert "1 of 2 files could not be used; 1 are written." in told
+    assert [path.name for path in (tmp_path / "codes").iterdir()] == ["cat.codes.safetensors"]
