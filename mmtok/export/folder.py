@@ -18,10 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mmtok import __version__
-from mmtok.export.formats import from_native, to_native
+from mmtok.export.formats import format_of, from_native, to_native
 from mmtok.registry import load_plugins
 from mmtok.schema import to_plain
-from mmtok.tokenizers.base import Tokenizer, build_tokenizer
+from mmtok.tokenizers.base import Tokenizer
+from mmtok.tokenizers.exported import build_exported
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PREPROCESSOR = "preprocessor_config.json"
@@ -45,7 +46,11 @@ def read_model(path: str | Path) -> Tokenizer:
     config = _json(folder / CONFIG)
     state = _weights(folder)
     try:
-        tokenizer = _from_ours(config, state) if config.get("model_type") == OURS else from_native(config, state)
+        tokenizer = (
+            _from_ours(config, state)
+            if config.get("model_type") == OURS
+            else from_native(format_of(config), config, state)
+        )
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
     return tokenizer.requires_grad_(False).eval()
@@ -55,7 +60,7 @@ def _from_ours(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Tokeni
     if missing := [name for name in ("tokenizer", "quantizer") if name not in config]:
         raise ValueError(f"its {CONFIG} has no '{missing[0]}'.")
     load_plugins(config.get("plugins", ()))
-    tokenizer = build_tokenizer(config["tokenizer"], config["quantizer"])
+    tokenizer = build_exported(config)
     try:
         tokenizer.load_state_dict(state, assign=True)
     except RuntimeError as error:
@@ -87,19 +92,19 @@ def write_model(tokenizer: Tokenizer, path: str | Path, *, plugins: Sequence[str
     _write(Path(path), {CONFIG: config}, state)
 
 
-def write_native(tokenizer: Tokenizer, path: str | Path, kind: str) -> None:
+def write_native(tokenizer: Tokenizer, path: str | Path, form: str) -> None:
     """Write a tokenizer as the folder of another library's model.
 
     Args:
         tokenizer: as trained or imported, not an optimized copy.
         path: of the folder; files in it are replaced.
-        kind: the `model_type`, a key of `formats.FORMATS`.
+        form: of which class, a key of `formats.WRITTEN`.
 
     Raises:
         ValueError: the model cannot express it; names the fields.
         OSError: it cannot be written.
     """
-    files, state = to_native(tokenizer, kind)
+    files, state = to_native(tokenizer, form)
     _write(Path(path), {PREPROCESSOR: files.preprocessor, CONFIG: files.config}, state)
 
 

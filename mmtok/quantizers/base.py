@@ -118,6 +118,18 @@ class Quantizer(nn.Module):
         """Ids -> values (B, T, D). Written by the subclass."""
         raise NotImplementedError
 
+    def code_table(self) -> Tensor:
+        """(K, D) float32, the code behind each id in the dimension where codes are compared; of one level only."""
+        raise NotImplementedError
+
+    def margins(self, z: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T), how far each choice of a code was from another one; of one level only.
+
+        The difference of squared distances to second-best and best code, or of a grid, steps to the next point.
+        Ids are promised only where it is above 1e-4. Infinite by default: every id is promised.
+        """
+        return z.new_full(z.shape[:2], torch.inf)
+
     def draw_levels(self, count: int, generator: torch.Generator) -> Tensor | None:
         """Levels to keep (count,) of as many items in training, or None for all; drawn by the trainer."""
         return None

@@ -60,8 +60,20 @@ class FSQ(Quantizer):
         return self._values(self._bound(self.project_in(z.float())))
 
     def dequantize(self, ids: Tensor, context: Context) -> Tensor:
-        digits = ids[:, 0, :, None].clamp(min=0) // self.strides % self.radix
-        return self._values(digits.float())
+        return self.project_out(self._points(ids[:, 0].clamp(min=0)))
+
+    def code_table(self) -> Tensor:
+        return self._points(torch.arange(self.codebook_sizes[0], device=self.radix.device))
+
+    @torch.no_grad()
+    def margins(self, z: Tensor) -> Tensor:
+        bounded = self._bound(self.project_in(z.float()))
+        return 0.5 - (bounded - bounded.round()).abs().amax(-1)
+
+    def _points(self, ids: Tensor) -> Tensor:
+        """Ids (...) -> grid points (..., channels) in [-1, 1]."""
+        digits = ids[..., None] // self.strides % self.radix
+        return digits.float() * (2 / (self.radix - 1)) - 1
 
     def _counts(self, ids: Tensor, mask: Tensor | None) -> Tensor:
         weight = torch.ones_like(ids, dtype=torch.float32) if mask is None else mask.float()

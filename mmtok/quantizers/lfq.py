@@ -73,8 +73,18 @@ class LFQ(Quantizer):
         return self.project_out(self._latents(z.float()))
 
     def dequantize(self, ids: Tensor, context: Context) -> Tensor:
-        bits = ids[:, 0, :, None].clamp(min=0) // self.strides % 2
-        return self.project_out(bits * 2.0 - 1.0)
+        return self.project_out(self._corners(ids[:, 0].clamp(min=0)))
+
+    def code_table(self) -> Tensor:
+        return self._corners(torch.arange(self.codebook_sizes[0], device=self.strides.device))
+
+    @torch.no_grad()
+    def margins(self, z: Tensor) -> Tensor:
+        return 4 * self._latents(z.float()).abs().amin(-1)  # (x + 1)^2 - (x - 1)^2
+
+    def _corners(self, ids: Tensor) -> Tensor:
+        """Ids (...) -> corners (..., bits)."""
+        return (ids[..., None] // self.strides % 2) * 2.0 - 1.0
 
     def _latents(self, z: Tensor) -> Tensor:
         # Unit mean square puts a latent on the sphere through the corners. Without it the encoder's scale drifts, the

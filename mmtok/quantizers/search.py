@@ -30,6 +30,9 @@ def nearest(x: Tensor, codes: Tensor) -> Tensor:
     training and encoding disagree.
     """
     assert x.dtype == codes.dtype == torch.float32, f"the search is in float32, got {x.dtype} and {codes.dtype}"
+    if torch.compiler.is_exporting():
+        # An exported program runs where this operator is not.
+        return torch.addmm(codes.square().sum(1) / 2, x, codes.t(), alpha=-1).argmin(1)
     return torch.ops.mmtok.nearest_code(x.detach(), codes.detach())
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig, register_quantizer
 from mmtok.quantizers.cluster import kmeans, select, selection_keys
-from mmtok.quantizers.search import nearest
+from mmtok.quantizers.search import chunk_rows, nearest
 from mmtok.reduce import of_first_rank
 
 _RESTARTS = 128
@@ -127,10 +127,31 @@ class VQ(Quantizer):
     def dequantize(self, ids: Tensor, context: Context) -> Tensor:
         return self.project_out(F.embedding(ids[:, 0].clamp(min=0), self.codebook))
 
+    def code_table(self) -> Tensor:
+        return self.codebook.detach().float()
+
+    @torch.no_grad()
+    def margins(self, z: Tensor) -> Tensor:
+        x, codes = self._compared(self._normalise(self.project_in(z.float())))
+        best = [self._two_best(rows, codes) for rows in x.flatten(0, 1).split(chunk_rows(codes))]
+        return torch.cat(best).view(z.shape[:2])
+
+    @staticmethod
+    def _two_best(x: Tensor, codes: Tensor) -> Tensor:
+        if len(codes) == 1:
+            return x.new_full(x.shape[:1], torch.inf)
+        # Exact, and not by a matmul: the digits in which near codes differ are the ones that matter.
+        distance = torch.cdist(x, codes, compute_mode="donot_use_mm_for_euclid_dist").square()
+        first, second = distance.topk(2, largest=False).values.unbind(1)
+        return second - first
+
     def _nearest(self, x: Tensor) -> Tensor:
-        if self.config.cosine:
-            return nearest(F.normalize(x, dim=-1), F.normalize(self.codebook.detach(), dim=-1))
-        return nearest(x, self.codebook)
+        return nearest(*self._compared(x))
+
+    def _compared(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents and codes in the form in which the nearest is looked for."""
+        codes = self.codebook.detach()
+        return (F.normalize(x, dim=-1), F.normalize(codes, dim=-1)) if self.config.cosine else (x, codes)
 
     @torch.no_grad()
     def _stats(self, x: Tensor, ids: Tensor, distance: Tensor, mask: Tensor | None) -> dict[str, Tensor]:

@@ -1,0 +1,67 @@
+"""A tokenizer as the `config.json` of an export describes it: whole, or without one of its halves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmtok.tokenizers.base import Tokenizer, build_tokenizer
+
+PARTS: dict[str, tuple[str, str]] = {"encoder": ("decoder", "decode"), "decoder": ("encoder", "encode")}
+"""Half that an export may consist of -> the half it lacks, and what it therefore cannot do."""
+
+
+class AbsentHalf(ValueError, AttributeError):
+    """What was asked for needs the half that an export leaves out. (An AttributeError too, so that `hasattr` works.)"""
+
+
+class Absent(nn.Module):
+    """Stands where an encoder or a decoder was left out, and says so to who needs it."""
+
+    def __init__(self, half: str, task: str) -> None:
+        super().__init__()
+        self.half, self.task = half, task
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise self._refusal()
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("_"):
+                raise
+        raise self._refusal()
+
+    def _refusal(self) -> AbsentHalf:
+        return AbsentHalf(
+            f"this tokenizer was exported without its {self.half} and cannot {self.task}. Use a whole bundle."
+        )
+
+
+def build_exported(config: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer that a `config.json` describes, with weights yet to be loaded.
+
+    Args:
+        config: `tokenizer` and `quantizer` as in a recipe; `part`, where a half is left out; `fingerprint`, where the
+            weights are those of another tokenizer in another form.
+
+    Raises:
+        ValueError: a name or a field is unknown, or a value makes no sense.
+    """
+    part = config.get("part") or "both"
+    if part != "both" and part not in PARTS:
+        raise ValueError(f"part='{part}' must be both, {' or '.join(PARTS)}.")
+    tokenizer = build_tokenizer(config["tokenizer"], config["quantizer"])
+    if part != "both":
+        leave_out(tokenizer, part)
+    tokenizer._origin = config.get("fingerprint") or ""
+    return tokenizer
+
+
+def leave_out(tokenizer: Tokenizer, part: str) -> None:
+    """Keep only one half, "encoder" or "decoder", and the quantizer, which both need."""
+    half, task = PARTS[part]
+    setattr(tokenizer.networks, half, Absent(half, task))
