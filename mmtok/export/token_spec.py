@@ -65,7 +65,7 @@ class TokenSpec:
     sample_rate: int | None = None
     """Samples a second, for audio."""
     length: LengthKind = "frames"
-    """What decides how many positions an item has: nothing, its grid, its duration, or or how many are kept."""
+    """What decides how many positions an item has: nothing, its grid, its duration, or how many are kept."""
     layout: Layout = Layout()
     header: bool = False
     """grid: write "{H}*{W}" in digits before the rows, so that the shape is read before the codes (Emu3)."""
@@ -89,6 +89,8 @@ class TokenSpec:
             raise ValueError(f"delays={delays} must be {levels} numbers of 0 or more, one for each level, or none.")
         if (self.header or self.rows) and self.length != "grid":
             raise ValueError(f"header and rows are for grids, and length is '{self.length}'.")
+        if (self.header or self.rows) and self.layout.kind != "flat":
+            raise ValueError(f"header and rows are for layout 'flat', and it is '{self.layout.kind}'.")
 
     def special(self, what: str) -> str:
         """The name of one of its specials: "start", "end", "row", "pad"."""

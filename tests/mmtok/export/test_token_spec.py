@@ -37,6 +37,7 @@ def test_any_field_changes_the_hash():
         ({"codebook_sizes": []}, "codebook_sizes=.. must hold a size"),
         ({"layout": {"kind": "parallel", "delays": [0]}}, r"delays=\[0\] must be 3 numbers"),
         ({"rows": True}, "header and rows are for grids, and length is 'frames'"),
+        ({"rows": True, "length": "grid"}, "for layout 'flat', and it is 'parallel'"),
         ({"version": 2}, "version 2, and this mmtok reads 1"),
         ({"colour": 1}, "colour is no field of 'token_spec.json'"),
         ({"layout": {"shape": 1}}, "layout.shape is no field"),
