@@ -74,15 +74,14 @@ def copied(name: str, way: Way = "to") -> Pair:
     theirs = getattr(transformers, f"{published.kind}Model")(settings).eval().requires_grad_(False)
     blocks = published.maps.config_of(theirs.config.to_dict())
     ours = scattered(build(blocks, seed=0))
-    arguments = (ours.networks.config, ours.quantizer.depth)
-    theirs.load_state_dict(published.maps.state_to_hf(ours.state_dict(), *arguments))
+    theirs.load_state_dict(published.maps.state_to(ours.state_dict(), ours))
     if way == "from":
         # Drawn in their form: what they started from must not be what comes back.
         torch.manual_seed(2)
         for tensor in (*theirs.parameters(), *(b for key, b in theirs.named_buffers() if key.endswith("embed"))):
             tensor.mul_(1 + 0.1 * torch.randn_like(tensor))
         ours = build(blocks, seed=1)
-        state = published.maps.state_from_hf(theirs.state_dict(), *arguments)
+        state = published.maps.state_from(theirs.state_dict(), ours)
         missing, unexpected = ours.load_state_dict(state, strict=False)
         assert not unexpected
         assert {key.split(".")[-1] for key in missing} <= {"probe", "usage"}

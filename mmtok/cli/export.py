@@ -13,16 +13,12 @@ from pathlib import Path
 
 from mmtok.cli.files import refuse_existing
 
-PREFIX = "hf-"
-"""Of the names of formats, before the `model_type` of the class."""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from mmtok.export.formats import FORMATS
+    from mmtok.export.formats import WRITTEN
 
-    formats = [PREFIX + kind for kind in FORMATS]
     parser.add_argument("tokenizer", metavar="TOKENIZER", help="a run directory, a checkpoint or an import")
-    parser.add_argument("--as", dest="form", required=True, choices=formats, help="of which library and class")
+    parser.add_argument("--as", dest="form", required=True, choices=list(WRITTEN), help="of which library and class")
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="OUT", help="folder for the model")
     parser.add_argument("--raw", action="store_true", help="the weights as trained instead of their average")
     parser.add_argument("--overwrite", action="store_true", help="replace a model that exists")
@@ -30,13 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from mmtok.export.folder import CONFIG, PREPROCESSOR, WEIGHTS, write_native
-    from mmtok.export.formats import FORMATS
+    from mmtok.export.formats import WRITTEN
     from mmtok.loading import load
 
     tokenizer = load(args.tokenizer, raw=args.raw)
     targets = {Path(name): args.out / name for name in (WEIGHTS, PREPROCESSOR, CONFIG)}
     refuse_existing(targets, args.overwrite)
-    kind = args.form.removeprefix(PREFIX)
-    write_native(tokenizer, args.out, kind)
-    print(f"{args.tokenizer} -> {args.out}: transformers.{FORMATS[kind].MODEL}.from_pretrained('{args.out}')")
+    write_native(tokenizer, args.out, args.form)
+    form = WRITTEN[args.form]
+    print(f"{args.tokenizer} -> {args.out}: {form.LIBRARY}.{form.MODEL}.from_pretrained('{args.out}')")
     return 0

@@ -13,13 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtok.export.hf_state import Blocks, Files, Names, flipped, module, renamed, under
+from mmtok.export.hf_state import Blocks, Files, Names, flipped, module, renamed, seanet_of, under
+from mmtok.export.kinds import CODEC, Configs
 from mmtok.networks.seanet import SEANetConfig
 from mmtok.networks.weight_norm import as_plain
-from mmtok.quantizers.residual import RQConfig
-from mmtok.tokenizers.audio import AudioTokenizerConfig
+from mmtok.tokenizers.base import Tokenizer
 
-MODEL = "DacModel"
+MODEL, LIBRARY, KIND = "DacModel", "transformers", CODEC
+
+
+def knows(config: Mapping[str, Any]) -> bool:
+    """Whether a `config.json` is of the class."""
+    return config.get("model_type") == "dac"
 
 
 def config_of(config: Mapping[str, Any]) -> Blocks:
@@ -69,12 +74,13 @@ def config_of(config: Mapping[str, Any]) -> Blocks:
     }
 
 
-def config_to_hf(tokenizer: AudioTokenizerConfig, encoder: SEANetConfig, quantizer: RQConfig) -> Files:
+def files_of(configs: Configs) -> Files:
     """The nearest configuration of a `DacModel`.
 
     Raises:
         ValueError: codes without projections, which the model always has.
     """
+    tokenizer, encoder, quantizer = CODEC.parts(configs, MODEL)
     if quantizer.code_dim in (0, quantizer.dim):
         raise ValueError(f"DacModel cannot express quantizer.code_dim={quantizer.code_dim}; only less than the dim.")
     config = {
@@ -105,13 +111,14 @@ def config_to_hf(tokenizer: AudioTokenizerConfig, encoder: SEANetConfig, quantiz
     return Files(config, preprocessor)
 
 
-def state_from_hf(state: Mapping[str, Tensor], encoder: SEANetConfig, depth: int) -> dict[str, Tensor]:
+def state_from(state: Mapping[str, Tensor], tokenizer: Tokenizer) -> dict[str, Tensor]:
     """State of a `DacModel`, weight-normed or not -> of the tokenizer.
 
     Load it with `strict=False`: `usage` and `probe` are of training, unknown there, and stay.
     """
+    encoder = seanet_of(tokenizer)
     out = renamed(state, flipped(_modules(encoder)), encoder.norm == "weight")
-    for level in range(depth):
+    for level in range(tokenizer.quantizer.depth):
         for ours, theirs in _projections(level):
             own = as_plain(module(state, theirs))
             out[f"{ours}.weight"], out[f"{ours}.bias"] = own["weight"][..., 0], own["bias"]
@@ -120,10 +127,10 @@ def state_from_hf(state: Mapping[str, Tensor], encoder: SEANetConfig, depth: int
     return out
 
 
-def state_to_hf(state: Mapping[str, Tensor], encoder: SEANetConfig, depth: int) -> dict[str, Tensor]:
+def state_to(state: Mapping[str, Tensor], tokenizer: Tokenizer) -> dict[str, Tensor]:
     """State of the tokenizer -> of a `DacModel`, which has plain weights."""
-    out = renamed(state, _modules(encoder), normed=False)
-    for level in range(depth):
+    out = renamed(state, _modules(seanet_of(tokenizer)), normed=False)
+    for level in range(tokenizer.quantizer.depth):
         for ours, theirs in _projections(level):
             own = module(state, ours)
             out[f"{theirs}.weight"], out[f"{theirs}.bias"] = own["weight"][..., None], own["bias"]

@@ -14,16 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtok.export.hf_state import Blocks, Files, Names, flipped, module, renamed, under
+from mmtok.export.hf_state import Blocks, Files, Names, flipped, module, renamed, seanet_of, under
+from mmtok.export.kinds import CODEC, Configs
 from mmtok.networks.seanet import SEANetConfig
-from mmtok.quantizers.residual import RQConfig
-from mmtok.tokenizers.audio import AudioTokenizerConfig
+from mmtok.tokenizers.base import Tokenizer
 
-MODEL = "EncodecModel"
+MODEL, LIBRARY, KIND = "EncodecModel", "transformers", CODEC
 
 _REQUIRED = {"norm_type": "weight_norm", "normalize": False, "chunk_length_s": None, "trim_right_ratio": 1.0}
 """Fields, with their defaults, for which there is one value here."""
 _PADS = {"reflect": "reflect", "constant": "zeros"}
+
+
+def knows(config: Mapping[str, Any]) -> bool:
+    """Whether a `config.json` is of the class."""
+    return config.get("model_type") == "encodec"
 
 
 def config_of(config: Mapping[str, Any]) -> Blocks:
@@ -77,8 +82,9 @@ def _level_bits(rate: int, strides: Iterable[int], size: int) -> int:
     return ceil(rate / prod(strides)) * ceil(log2(size))
 
 
-def config_to_hf(tokenizer: AudioTokenizerConfig, encoder: SEANetConfig, quantizer: RQConfig) -> Files:
+def files_of(configs: Configs) -> Files:
     """The nearest configuration of an `EncodecModel`; its bit rates are those of 1, 2, 4, ... and all levels."""
+    tokenizer, encoder, quantizer = CODEC.parts(configs, MODEL)
     bits = _level_bits(tokenizer.sample_rate, encoder.strides, quantizer.codebook_size)
     levels = sorted({*(2**n for n in range(quantizer.depth.bit_length())), quantizer.depth})
     dilations = encoder.dilations
@@ -124,13 +130,14 @@ def _bandwidth(bits: int) -> float:
     return thousands if 1000 * thousands >= bits else nextafter(thousands, inf)
 
 
-def state_from_hf(state: Mapping[str, Tensor], encoder: SEANetConfig, depth: int) -> dict[str, Tensor]:
+def state_from(state: Mapping[str, Tensor], tokenizer: Tokenizer) -> dict[str, Tensor]:
     """State of an `EncodecModel` -> of the tokenizer.
 
     Load it with `strict=False`: `probe` is of training, unknown there, and stays.
     """
+    encoder = seanet_of(tokenizer)
     out = renamed(state, flipped(_modules(encoder)), encoder.norm == "weight")
-    for level in range(depth):
+    for level in range(tokenizer.quantizer.depth):
         codebook = module(state, f"quantizer.layers.{level}.codebook")
         own = f"quantizer.parts.{level}"
         out[f"{own}.codebook"], out[f"{own}.usage"] = codebook["embed"], codebook["cluster_size"]
@@ -138,10 +145,10 @@ def state_from_hf(state: Mapping[str, Tensor], encoder: SEANetConfig, depth: int
     return out
 
 
-def state_to_hf(state: Mapping[str, Tensor], encoder: SEANetConfig, depth: int) -> dict[str, Tensor]:
+def state_to(state: Mapping[str, Tensor], tokenizer: Tokenizer) -> dict[str, Tensor]:
     """State of the tokenizer -> of an `EncodecModel`, which keeps its convolutions as pairs (g, v)."""
-    out = renamed(state, _modules(encoder), normed=True)
-    for level in range(depth):
+    out = renamed(state, _modules(seanet_of(tokenizer)), normed=True)
+    for level in range(tokenizer.quantizer.depth):
         own = module(state, f"quantizer.parts.{level}")
         name = f"quantizer.layers.{level}.codebook"
         out[f"{name}.embed"], out[f"{name}.cluster_size"] = own["codebook"], own["usage"]

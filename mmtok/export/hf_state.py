@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from mmtok.networks.seanet import SEANetConfig
 from mmtok.networks.weight_norm import as_pair, as_plain
+from mmtok.tokenizers.base import Tokenizer
 
 Blocks = dict[str, dict[str, Any]]
 """`tokenizer` and `quantizer` of a recipe."""
@@ -52,6 +54,13 @@ def module(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     if not own:
         raise ValueError(f"The weights have no '{name}': they are of another architecture than the configuration.")
     return own
+
+
+def seanet_of(tokenizer: Tokenizer) -> SEANetConfig:
+    """The configuration of the networks of a codec."""
+    config = tokenizer.networks.config
+    assert isinstance(config, SEANetConfig)
+    return config
 
 
 def flipped(names: Names) -> Names:

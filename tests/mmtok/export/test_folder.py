@@ -131,14 +131,14 @@ RQ = {"name": "rq", "codebook_size": 16, "depth": 2}
 def test_what_a_class_cannot_express_is_refused_by_name(kind, encoder, quantizer, said, tmp_path):
     tokenizer = build_tokenizer({"name": "audio", "dim": 16, "encoder": TINY | encoder}, quantizer)
     with pytest.raises(ValueError, match=said):
-        write_native(tokenizer, tmp_path / "out", kind)
+        write_native(tokenizer, tmp_path / "out", f"hf-{kind}")
     assert not (tmp_path / "out").exists()
 
 
 def test_pictures_are_no_dac(tmp_path):
     tokenizer = build_tokenizer({"name": "image", "image_size": 8, "encoder": {"name": "conv2d"}}, {"name": "vq"})
     with pytest.raises(ValueError, match="DacModel is for sounds"):
-        write_native(tokenizer, tmp_path, "dac")
+        write_native(tokenizer, tmp_path, "hf-dac")
 
 
 def test_any_tokenizer_survives_our_folder(tmp_path):
@@ -177,7 +177,7 @@ DAMAGE = {
     ),
     "type": (lambda f: replace_config(f, sampling_rate="fast"), "sample_rate must be an int, got 'fast'"),
     "width": (lambda f: replace_config(f, hidden_size=32), "hidden_size=32 cannot be expressed; only"),
-    "sense": (lambda f: replace_config(f, downsampling_ratios=3), "the config.json of this dac makes no sense"),
+    "sense": (lambda f: replace_config(f, downsampling_ratios=3), "the configuration of this DacModel makes no sense"),
     "shape": (lambda f: replace_config(f, codebook_size=32), r"fit .*codebook is \[64, 8\], and should be \[32, 8\]"),
     "pickle": (as_pickle, "pytorch_model.bin is a pickle"),
     "half": (lambda f: without(f, "decoder"), "have no 'decoder.conv1'"),

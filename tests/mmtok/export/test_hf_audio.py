@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mmtok.export import hf_dac, hf_encodec
+from mmtok.networks.conv1d import Conv1d, ConvTranspose1d
 from mmtok.networks.weight_norm import fold_state
 from mmtok.tokenizers.base import build_tokenizer
 
@@ -39,7 +40,12 @@ def ours_of(name):
     model = theirs_of(name)
     blocks = MODELS[name][1].config_of(model.config.to_dict())
     torch.manual_seed(1)
-    return build_tokenizer(**blocks).eval()
+    ours = build_tokenizer(**blocks).eval()
+    for part in ours.networks.modules() if name.startswith("dac") else ():
+        if isinstance(part, Conv1d | ConvTranspose1d):
+            # What snakes add would grow from layer to layer to levels of which a sine keeps no digits.
+            part.weight = 0.6 * part.weight.detach()
+    return ours
 
 
 def sound(net):
@@ -89,7 +95,7 @@ def assert_same(ours, model):
 @torch.no_grad()
 def test_weights_from_transformers_give_the_same_latents_codes_and_sound(name):
     model, ours = theirs_of(name), ours_of(name)
-    state = MODELS[name][1].state_from_hf(model.state_dict(), ours.networks.config, ours.quantizer.depth)
+    state = MODELS[name][1].state_from(model.state_dict(), ours)
     missing, unexpected = ours.load_state_dict(state, strict=False)
     assert not unexpected
     assert {key.split(".")[-1] for key in missing} <= {"probe", "usage"}
@@ -104,7 +110,7 @@ def test_weights_to_transformers_give_the_same_latents_codes_and_sound(name):
     model, ours = theirs_of(name, seed=5), ours_of(name)
     for part in ours.quantizer.parts:
         part.usage.uniform_()
-    state = MODELS[name][1].state_to_hf(ours.state_dict(), ours.networks.config, ours.quantizer.depth)
+    state = MODELS[name][1].state_to(ours.state_dict(), ours)
     model.load_state_dict(state)  # strict: nothing is missing, nothing is new
     assert_same(ours, model)
 
@@ -113,12 +119,12 @@ def test_weights_to_transformers_give_the_same_latents_codes_and_sound(name):
 @torch.no_grad()
 def test_folded_weights_map_as_normed_ones_do(name):
     ours = ours_of(name)
-    maps, arguments = MODELS[name][1], (ours.networks.config, ours.quantizer.depth)
+    maps = MODELS[name][1]
     normed, folded = ours.state_dict(), fold_state(ours.state_dict())
     twin = theirs_of(name, seed=5)
-    twin.load_state_dict(maps.state_to_hf(folded, *arguments))
+    twin.load_state_dict(maps.state_to(folded, ours))
     assert_same(ours, twin)
-    back = maps.state_from_hf(maps.state_to_hf(normed, *arguments), *arguments)
+    back = maps.state_from(maps.state_to(normed, ours), ours)
     for key, value in fold_state(back).items():
         if not key.endswith("updates"):
             torch.testing.assert_close(value, folded[key])
@@ -138,4 +144,4 @@ def test_what_cannot_be_expressed_is_refused_by_name(fields, says):
 def test_weights_of_another_architecture_are_refused():
     ours = ours_of("dac")
     with pytest.raises(ValueError, match=r"have no .encoder[.]conv1.: they are of another"):
-        hf_dac.state_from_hf({"decoder.conv1.weight": torch.zeros(1)}, ours.networks.config, 4)
+        hf_dac.state_from({"decoder.conv1.weight": torch.zeros(1)}, ours)
