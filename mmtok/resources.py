@@ -10,10 +10,10 @@ _PACKAGE = Path(__file__).parent
 
 
 def resource_root(kind: str) -> Path:
-    """The folder of `configs` or `slurm`: inside the package in a wheel, beside it in a checkout."""
+    """The folder `configs` or `slurm`, or the file `LICENSE`: in the package in a wheel, beside it in a checkout."""
     # The wheel's first: beside an installed package may lie a folder `configs` that another package left there.
     installed = _PACKAGE / "_resources" / kind
-    return installed if installed.is_dir() else _PACKAGE.parent / kind
+    return installed if installed.exists() else _PACKAGE.parent / kind
 
 
 def recipe_names() -> tuple[str, ...]:

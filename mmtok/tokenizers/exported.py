@@ -22,7 +22,7 @@ class Absent(nn.Module):
 
     def __init__(self, half: str, task: str) -> None:
         super().__init__()
-        self.half, self.task = half, task
+        self.lacking, self.task = half, task
 
     def forward(self, x: Tensor) -> Tensor:
         raise self._refusal()
@@ -37,7 +37,7 @@ class Absent(nn.Module):
 
     def _refusal(self) -> AbsentHalf:
         return AbsentHalf(
-            f"this tokenizer was exported without its {self.half} and cannot {self.task}. Use a whole bundle."
+            f"this tokenizer was exported without its {self.lacking} and cannot {self.task}. Use a whole bundle."
         )
 
 

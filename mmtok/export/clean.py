@@ -1,0 +1,71 @@
+"""What `mmtok verify` runs by its path in a process of its own: a bundle in transformers, where mmtok is absent.
+
+Says nothing of right or wrong: it writes what came out, and the caller, who has the promise, compares.
+Usage: python -I clean.py BUNDLE RESULT ABSENT,...
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+class Absent:
+    """An importer that finds none of some packages."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = set(names)
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Called first for every import."""
+        if name.split(".")[0] in self.names:
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+
+def compute(bundle: str) -> dict[str, Any]:
+    """Tensors {item.name} that the model of a bundle makes of its golden inputs."""
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModel, AutoProcessor
+
+    torch.set_num_threads(1)
+    model = AutoModel.from_pretrained(bundle, trust_remote_code=True).eval()
+    AutoProcessor.from_pretrained(bundle, trust_remote_code=True)
+    codes_of = type(model).__init__.__globals__["Codes"]
+    with open(f"{bundle}/golden.json", encoding="utf-8") as file:
+        facts = json.load(file)["items"]
+    tensors = load_file(f"{bundle}/golden.safetensors")
+    out = {}
+    for number, item in enumerate(facts):
+        own = {name.partition(".")[2]: value for name, value in tensors.items() if name.startswith(f"{number}.")}
+        if "x" in own:
+            out[f"{number}.ids"] = model.encode(own["x"]).ids
+            with torch.inference_mode():
+                out[f"{number}.z"] = model.tokenizer.embed(own["x"]).z
+        if "decoded" in own:
+            grid = None if item["grid"] is None else tuple(item["grid"])
+            extras = {name[7:]: value for name, value in own.items() if name.startswith("extras.")}
+            codes = codes_of(own["ids"], own["lengths"], own["source_size"], grid=grid, extras=extras)
+            out[f"{number}.decoded"] = model.decode(codes)
+    return out
+
+
+def main(bundle: str, result: str, absent: str) -> int:
+    """Write the tensors, or say in one line what went wrong."""
+    sys.meta_path.insert(0, Absent(absent.split(",")))
+    from safetensors.torch import save_file
+
+    try:
+        out = compute(bundle)
+    except Exception as error:  # whatever the code of a bundle may raise is what is looked for
+        text = str(error).strip() or "no message"
+        print(f"{type(error).__name__}: {text.splitlines()[0]}")
+        return 1
+    save_file({name: value.clone().contiguous() for name, value in out.items()}, result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
