@@ -21,7 +21,9 @@ VERBS: dict[str, str] = {
     "encode": "turn files into codes",
     "decode": "turn codes back into files",
     "import": "turn a model of another library into a tokenizer",
-    "export": "write a tokenizer as a model of another library",
+    "export": "write a tokenizer as a bundle, or as a model of another library",
+    "verify": "look whether a bundle keeps what it promises",
+    "vocab": "make one vocabulary of a text tokenizer and bundles",
     "wandb-sync": "upload what W&B has written offline, in order",
     "doctor": "say what this machine has, and what each recipe still lacks",
 }

@@ -36,7 +36,7 @@ def name(spec):
 
 
 def walk(grammar, vocabulary, spec, generator, longest=150):
-    """Draws ids from an item's start to its end. Mostly of the last kind that is allowed, so that headers stay short."""
+    """Draws ids from an item's start to its end. Mostly of the last kind allowed, so that headers stay short."""
     place = vocabulary.find(spec)
     ids = [3, place.start]
     while ids[-1] != place.end:
