@@ -25,14 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from mmtok.export.folder import CONFIG, PREPROCESSOR, WEIGHTS, write_native
+    from mmtok.export.folder import CONFIG, PREPROCESSOR, write_native
     from mmtok.export.formats import WRITTEN
     from mmtok.loading import load
 
     tokenizer = load(args.tokenizer, raw=args.raw)
-    targets = {Path(name): args.out / name for name in (WEIGHTS, PREPROCESSOR, CONFIG)}
+    form = WRITTEN[args.form]
+    targets = {Path(name): args.out / name for name in (form.WEIGHTS, PREPROCESSOR, CONFIG)}
     refuse_existing(targets, args.overwrite)
     write_native(tokenizer, args.out, args.form)
-    form = WRITTEN[args.form]
     print(f"{args.tokenizer} -> {args.out}: {form.LIBRARY}.{form.MODEL}.from_pretrained('{args.out}')")
     return 0

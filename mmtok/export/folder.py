@@ -14,21 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mmtok import __version__
-from mmtok.export.formats import format_of, from_native, to_native
+from mmtok.export.formats import FORMATS, WRITTEN, format_of, from_native, to_native
+from mmtok.export.reading import CONFIG, PREPROCESSOR, read_folder, read_json
+from mmtok.export.reading import TRANSFORMERS_WEIGHTS as WEIGHTS
 from mmtok.registry import load_plugins
 from mmtok.schema import to_plain
 from mmtok.tokenizers.base import Tokenizer
 from mmtok.tokenizers.exported import build_exported
 
-CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-PREPROCESSOR = "preprocessor_config.json"
 OURS = "mmtok"
 """`model_type` of folders written here."""
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 def is_model(path: str | Path) -> bool:
@@ -36,23 +35,27 @@ def is_model(path: str | Path) -> bool:
     return (Path(path) / CONFIG).is_file()
 
 
-def read_model(path: str | Path) -> Tokenizer:
+def read_model(path: str | Path, form: str | None = None) -> Tokenizer:
     """The tokenizer of a folder, on the CPU, in eval mode and without gradients.
+
+    Args:
+        path: the folder.
+        form: a key of `formats.FORMATS`; None means what the config.json says.
 
     Raises:
         ValueError: a file is missing, damaged or a pickle; or the model cannot be expressed; says which and why.
     """
     folder = Path(path)
-    config = _json(folder / CONFIG)
-    state = _weights(folder)
+    named = None if form else read_json(folder / CONFIG)
+    ours = named is not None and named.get("model_type") == OURS
     try:
-        tokenizer = (
-            _from_ours(config, state)
-            if config.get("model_type") == OURS
-            else from_native(format_of(config), config, state)
-        )
+        if named is not None and not ours:
+            form = format_of(named)
+        config, state = FORMATS[form].read(folder) if form else read_folder(folder)
+        tokenizer = from_native(form, config, state) if form else _from_ours(config, state)
     except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from error
+        # What is wrong with a file says its path already.
+        raise error if str(folder) in str(error) else ValueError(f"{folder}: {error}") from error
     return tokenizer.requires_grad_(False).eval()
 
 
@@ -105,64 +108,23 @@ def write_native(tokenizer: Tokenizer, path: str | Path, form: str) -> None:
         OSError: it cannot be written.
     """
     files, state = to_native(tokenizer, form)
-    _write(Path(path), {PREPROCESSOR: files.preprocessor, CONFIG: files.config}, state)
+    beside = {PREPROCESSOR: files.preprocessor} if files.preprocessor else {}
+    _write(Path(path), beside | {CONFIG: files.config}, state, WRITTEN[form].WEIGHTS)
 
 
-def _write(folder: Path, files: Mapping[str, Mapping[str, Any]], state: Mapping[str, Tensor]) -> None:
+def _write(
+    folder: Path, files: Mapping[str, Mapping[str, Any]], state: Mapping[str, Tensor], weights: str = WEIGHTS
+) -> None:
     """Weights first and config.json last, each by a rename: a folder that was left half written is none."""
     folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f"{WEIGHTS}.tmp"
+    draft = folder / f"{weights}.tmp"
     try:
         save_file(dict(state), draft, {"format": "pt"})
     except SafetensorError as error:
         draft.unlink(missing_ok=True)
-        raise OSError(errno.EIO, f"cannot be written ({error})", str(folder / WEIGHTS)) from error
-    os.replace(draft, folder / WEIGHTS)
+        raise OSError(errno.EIO, f"cannot be written ({error})", str(folder / weights)) from error
+    os.replace(draft, folder / weights)
     for name, content in files.items():
         draft = folder / f"{name}.tmp"
         draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         os.replace(draft, folder / name)
-
-
-def _weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors of one file, or of those that an index names."""
-    if (folder / WEIGHTS).is_file():
-        return _tensors(folder / WEIGHTS)
-    if not (folder / INDEX).is_file():
-        pickles = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
-        if pickles:
-            raise ValueError(
-                f"{folder / pickles[0]} is a pickle, which could run anything when it is read, and is not. "
-                f"Save the model as {WEIGHTS} where you trust it: model.save_pretrained(FOLDER)."
-            )
-        raise ValueError(f"there is no {WEIGHTS} in {folder}.")
-    places = _json(folder / INDEX).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
-        raise ValueError(f"{folder / INDEX} has no weight_map of file names.")
-    state: dict[str, Tensor] = {}
-    for name in sorted(set(places.values())):
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise ValueError(f"{folder / INDEX} names '{name}', which is no safetensors file in its folder.")
-        state |= _tensors(folder / name)
-    if lost := sorted(places.keys() - state.keys()):
-        raise ValueError(f"{folder / INDEX} promises '{lost[0]}', which is in none of its files.")
-    return state
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except FileNotFoundError as error:
-        raise ValueError(f"there is no {path}.") from error
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged, or no safetensors file ({error}).") from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no valid JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a mapping, got {type(content).__name__}.")
-    return content

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from mmtok.export import hf_dac, hf_encodec
+from mmtok.export import diffusers_vq, hf_dac, hf_encodec, hf_janus
 from mmtok.export.hf_state import Blocks, Files
 from mmtok.export.kinds import Configs, Kind
 from mmtok.quantizers.base import quantizers
@@ -25,6 +26,9 @@ class Format(Protocol):
     def knows(self, config: Mapping[str, Any]) -> bool:
         """Whether a `config.json` is of the class."""
 
+    def read(self, path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
+        """The configuration and the weights in a folder."""
+
     def config_of(self, config: Mapping[str, Any]) -> Blocks:
         """A configuration of the class -> the blocks of the same tokenizer; names a field that has no place in them."""
 
@@ -38,6 +42,8 @@ class Written(Format, Protocol):
 
     LIBRARY: str
     """Package the class is imported from."""
+    WEIGHTS: str
+    """File name of its weights."""
     KIND: Kind[Any, Any, Any]
     """Of which kind it is."""
 
@@ -48,7 +54,12 @@ class Written(Format, Protocol):
         """Weights of the tokenizer -> of the model."""
 
 
-FORMATS: dict[str, Format] = {"hf-dac": hf_dac, "hf-encodec": hf_encodec}
+FORMATS: dict[str, Format] = {
+    "hf-dac": hf_dac,
+    "hf-encodec": hf_encodec,
+    "hf-janus-vq": hf_janus,
+    "diffusers-vq": diffusers_vq,
+}
 """Names in the verbs -> how models are read and written. Add one here, and `mmtok.load` and the verbs know it."""
 WRITTEN: dict[str, Written] = {name: format for name, format in FORMATS.items() if isinstance(format, Written)}
 """Those of `mmtok export --as`."""

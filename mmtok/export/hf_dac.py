@@ -15,11 +15,13 @@ from torch import Tensor
 
 from mmtok.export.hf_state import Blocks, Files, Names, flipped, module, renamed, seanet_of, under
 from mmtok.export.kinds import CODEC, Configs
+from mmtok.export.reading import TRANSFORMERS_WEIGHTS, read_folder
 from mmtok.networks.seanet import SEANetConfig
 from mmtok.networks.weight_norm import as_plain
 from mmtok.tokenizers.base import Tokenizer
 
-MODEL, LIBRARY, KIND = "DacModel", "transformers", CODEC
+MODEL, LIBRARY, KIND, WEIGHTS = "DacModel", "transformers", CODEC, TRANSFORMERS_WEIGHTS
+read = read_folder
 
 
 def knows(config: Mapping[str, Any]) -> bool:

@@ -16,10 +16,12 @@ from torch import Tensor
 
 from mmtok.export.hf_state import Blocks, Files, Names, flipped, module, renamed, seanet_of, under
 from mmtok.export.kinds import CODEC, Configs
+from mmtok.export.reading import TRANSFORMERS_WEIGHTS, read_folder
 from mmtok.networks.seanet import SEANetConfig
 from mmtok.tokenizers.base import Tokenizer
 
-MODEL, LIBRARY, KIND = "EncodecModel", "transformers", CODEC
+MODEL, LIBRARY, KIND, WEIGHTS = "EncodecModel", "transformers", CODEC, TRANSFORMERS_WEIGHTS
+read = read_folder
 
 _REQUIRED = {"norm_type": "weight_norm", "normalize": False, "chunk_length_s": None, "trim_right_ratio": 1.0}
 """Fields, with their defaults, for which there is one value here."""

@@ -22,8 +22,8 @@ class Files(NamedTuple):
 
     config: dict[str, Any]
     """`config.json`"""
-    preprocessor: dict[str, Any]
-    """`preprocessor_config.json`"""
+    preprocessor: dict[str, Any] | None = None
+    """`preprocessor_config.json`; None where the library reads none."""
 
 
 def renamed(state: Mapping[str, Tensor], names: Names, normed: bool) -> dict[str, Tensor]:

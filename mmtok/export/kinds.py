@@ -11,12 +11,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from mmtok.networks.base import EncoderConfig, networks
+from mmtok.networks.blocks2d import group_count
+from mmtok.networks.conv2d import Conv2dConfig
 from mmtok.networks.seanet import SEANetConfig
 from mmtok.quantizers.base import QuantizerConfig, quantizers
 from mmtok.quantizers.residual import RQConfig
+from mmtok.quantizers.vq import VQConfig
 from mmtok.schema import to_plain
 from mmtok.tokenizers.audio import AudioTokenizerConfig
 from mmtok.tokenizers.base import TokenizerConfig, tokenizers
+from mmtok.tokenizers.image import ImageTokenizerConfig
 
 T = TypeVar("T", bound=TokenizerConfig)
 E = TypeVar("E", bound=EncoderConfig)
@@ -107,6 +111,44 @@ CODEC = Kind(
             *(f"quantizer.{name}" for name in (*_TRAINING, "dropout", "residual_grad")),
             # Attention has no place in the classes that are written: `core` says so.
             *(f"tokenizer.encoder.{name}" for name in ("norm", "attention_heads", "attention_window")),
+        }
+    ),
+)
+
+
+def _vqgan(
+    tokenizer: ImageTokenizerConfig, encoder: Conv2dConfig, quantizer: VQConfig
+) -> tuple[Conv2dConfig, VQConfig]:
+    # The layers of 1x1 in a row between network and codes are one: only how wide both ends are counts.
+    latents, codes = encoder.z_channels or encoder.dim, quantizer.code_dim or quantizer.dim
+    encoder = replace(
+        encoder,
+        z_channels=latents,
+        groups=groups_of(encoder)[-1],
+        decoder_blocks=encoder.blocks if encoder.decoder_blocks is None else encoder.decoder_blocks,
+        attention=tuple(sorted(set(encoder.attention))),
+    )
+    return encoder, replace(quantizer, dim=codes, code_dim=codes)
+
+
+def groups_of(encoder: Conv2dConfig) -> list[int]:
+    """Groups of the norms of a network, each number once, the smallest first."""
+    return sorted({group_count(width, encoder.groups) for width in (encoder.channels, *encoder.widths)})
+
+
+VQGAN = Kind(
+    "pictures",
+    ImageTokenizerConfig,
+    Conv2dConfig,
+    VQConfig,
+    _vqgan,
+    frozenset(
+        {
+            "tokenizer.dim",
+            "tokenizer.image_size",
+            *(f"tokenizer.encoder.{name}" for name in ("dim", "dropout", "gradient_checkpointing", "channels_last")),
+            # With rows of length 1 it chooses as plain distance does, and without them no format has it: `pictures`.
+            *(f"quantizer.{name}" for name in (*_TRAINING, "l2")),
         }
     ),
 )

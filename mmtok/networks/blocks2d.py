@@ -17,10 +17,12 @@ Resample = Literal["conv", "pool"]
 
 def normalisation(channels: int, norm: Norm, groups: int) -> nn.Module:
     """GroupNorm with the largest number of groups, at most `groups`, that divides the channels; or nothing."""
-    if norm == "none":
-        return nn.Identity()
-    largest = next(count for count in range(min(groups, channels), 0, -1) if channels % count == 0)
-    return nn.GroupNorm(largest, channels, eps=1e-6)
+    return nn.Identity() if norm == "none" else nn.GroupNorm(group_count(channels, groups), channels, eps=1e-6)
+
+
+def group_count(channels: int, groups: int) -> int:
+    """The largest number, at most `groups`, that divides the channels."""
+    return next(count for count in range(min(groups, channels), 0, -1) if channels % count == 0)
 
 
 class ResidualBlock(nn.Module):
