@@ -33,8 +33,8 @@ from mmtok.export.vocab_map import Vocabulary
 
 SIDE = 32
 """Of the grid of a picture: 1,024 codes, as a 512 px picture at f16 has."""
-HEADER = ("codes", "names", "tokenizer.json", "load, CPU", "held", "peak", "merge",
-          f"text of {SIDE * SIDE:,} codes -> ids", "to_ids", "from_ids", "processor a step", "prefix_fn a step")  # fmt: skip
+USE = (f"text of {SIDE * SIDE:,} codes -> ids", "to_ids", "from_ids", "processor a step", "prefix_fn a step")
+HEADER = ("codes", "names", "tokenizer.json", "load, CPU", "held", "peak", "merge", *USE)
 
 
 def main() -> None:
@@ -66,8 +66,8 @@ def train_base(folder: Path) -> Path:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=16384, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(sources(), trainer)
