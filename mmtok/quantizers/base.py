@@ -68,6 +68,8 @@ class Quantizer(nn.Module):
     config: QuantizerConfig
     codebook_sizes: tuple[int, ...]
     """Number of codes of each level of ids; empty where there are none."""
+    learns: bool = False
+    """Whether `update` changes anything. Where it does not, it costs no collective."""
     depth: int = 1
     """Levels that can be kept or dropped by the hint `levels`, the last first; 1 where ids are all or nothing."""
     straight_through: bool = False
@@ -136,11 +138,6 @@ class Quantizer(nn.Module):
         """Stats of two accumulated batches as one. `stats` may be empty."""
         return merge_stats(stats, more)
 
-    @property
-    def learns(self) -> bool:
-        """Whether `update` changes anything. Where it does not, it costs no collective."""
-        return False
-
     @torch.no_grad()
     def update(self, stats: Mapping[str, Tensor]) -> None:
         """Changes state after an optimiser step, by what all ranks saw: one collective, however deep the nesting.
@@ -151,7 +148,7 @@ class Quantizer(nn.Module):
             self.absorb(reduce_stats(stats))
 
     def absorb(self, stats: Mapping[str, Tensor]) -> None:
-        """Changes state by stats summed over ranks. Written by subclasses whose `learns` is true."""
+        """Changes state by stats summed over ranks. Written by subclasses that set `learns`."""
         raise NotImplementedError
 
     def revive(self) -> bool:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from math import prod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mmtok.quantizers.base import Context, Quantized, register_quantizer
-from mmtok.quantizers.spread import LookupFree, LookupFreeConfig
+from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig, register_quantizer
 
 _GAIN = 1.7
 """sigmoid(1.7 x) is the distribution function of a standard normal to within 0.01, so that normal latents use all grid
@@ -21,7 +20,7 @@ points alike (as in iFSQ, arXiv 2601.17124). The paper's bound is a tanh, which 
 
 
 @dataclass(frozen=True)
-class FSQConfig(LookupFreeConfig):
+class FSQConfig(QuantizerConfig):
     levels: tuple[int, ...] = (8, 5, 5, 5)
     """Grid points of each channel; their product is the codebook size. The paper advises 5 or more each."""
 
@@ -31,7 +30,7 @@ class FSQConfig(LookupFreeConfig):
 
 
 @register_quantizer("fsq", FSQConfig)
-class FSQ(LookupFree):
+class FSQ(Quantizer):
     """A grid of `prod(levels)` points; one level of ids, the grid index in mixed radix."""
 
     config: FSQConfig
@@ -39,8 +38,11 @@ class FSQ(LookupFree):
     strides: Tensor
 
     def __init__(self, config: FSQConfig) -> None:
-        super().__init__(config, len(config.levels))
+        super().__init__()
+        self.config = config
         self.codebook_sizes = (prod(config.levels),)
+        self.project_in = nn.Linear(config.dim, len(config.levels))
+        self.project_out = nn.Linear(len(config.levels), config.dim)
         radix = torch.tensor(config.levels)
         # Persistent, though derivable: loaders that build on the meta device restore only what is saved.
         self.register_buffer("radix", radix)
@@ -52,8 +54,7 @@ class FSQ(LookupFree):
         # Integers from here: an index added up in bfloat16 is wrong from 2^8 on (image.md trap 11).
         ids = (rounded.long() * self.strides).sum(-1)
         digits = rounded + (bounded - bounded.detach())  # straight-through: this order adds an exact zero
-        stats = {"counts": self._counts(ids, context.mask)} | self._moments(z, context.mask)
-        return Quantized(self._values(digits), ids[:, None], {}, stats)
+        return Quantized(self._values(digits), ids[:, None], {}, {"counts": self._counts(ids, context.mask)})
 
     def relax(self, z: Tensor) -> Tensor:
         return self._values(self._bound(self.project_in(z.float())))

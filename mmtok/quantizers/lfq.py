@@ -14,11 +14,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from mmtok.quantizers.base import Context, Quantized, register_quantizer
-from mmtok.quantizers.spread import LookupFree, LookupFreeConfig
+from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig, register_quantizer
 from mmtok.reduce import mean_over_ranks
 
 _TABLE_ENTRIES = 1 << 19
@@ -26,7 +25,7 @@ _TABLE_ENTRIES = 1 << 19
 
 
 @dataclass(frozen=True)
-class LFQConfig(LookupFreeConfig):
+class LFQConfig(QuantizerConfig):
     bits: int = 10
     """Signs a code has; the codebook size is 2 ** bits."""
     entropy_weight: float = 0.01
@@ -47,15 +46,17 @@ class LFQConfig(LookupFreeConfig):
 
 
 @register_quantizer("lfq", LFQConfig)
-class LFQ(LookupFree):
+class LFQ(Quantizer):
     """The corners of a hypercube of `bits` dimensions; one level of ids, the first bit most significant."""
 
-    config: LFQConfig
     strides: Tensor
 
     def __init__(self, config: LFQConfig) -> None:
-        super().__init__(config, config.bits)
+        super().__init__()
+        self.config: LFQConfig = config
         self.codebook_sizes = (2**config.bits,)
+        self.project_in = nn.Linear(config.dim, config.bits)
+        self.project_out = nn.Linear(config.bits, config.dim)
         # Persistent, though derivable: loaders that build on the meta device restore only what is saved.
         self.register_buffer("strides", 2 ** torch.arange(config.bits - 1, -1, -1))
 
@@ -66,8 +67,7 @@ class LFQ(LookupFree):
         ids = (bits * self.strides).sum(-1)
         straight = corners + (latents - latents.detach())  # adds an exact zero: the values are those of `decode`
         losses = self._losses(latents, corners, context)
-        stats = self._stats(ids, bits, context.mask) | self._moments(z, context.mask)
-        return Quantized(self.project_out(straight), ids[:, None], losses, stats)
+        return Quantized(self.project_out(straight), ids[:, None], losses, self._stats(ids, bits, context.mask))
 
     def relax(self, z: Tensor) -> Tensor:
         return self.project_out(self._latents(z.float()))

@@ -41,10 +41,6 @@ class Nested(Quantizer):
         assert isinstance(part, Quantizer)
         return part
 
-    @property
-    def learns(self) -> bool:
-        return any(self._part(number).learns for number in range(len(self.parts)))
-
     def absorb(self, stats: Mapping[str, Tensor]) -> None:
         owned = [of_part(number, stats) for number in range(self.count)]
         if not self.shared:

@@ -54,6 +54,7 @@ def _check(depth: int, dropout: float, shrink: float = 1.0) -> None:
 class Residual(Nested):
     """`depth` quantizers in a row; ids level by level, the levels of a nested inner one together."""
 
+    learns = True
     has_first = True
 
     def __init__(self, config: ResidualConfig) -> None:
@@ -64,6 +65,7 @@ class Residual(Nested):
         self.codebook_sizes = built[0].codebook_sizes * config.depth
         self.depth = config.depth
         self.straight_through = built[0].straight_through
+        self.learns = built[0].learns
 
     def quantize(self, z: Tensor, context: Context) -> Quantized:
         passes = self.settings.residual_grad == "pass"

@@ -78,6 +78,7 @@ class VQ(Quantizer):
     two, so it is not kept, and cannot contradict them (image.md traps 3, 7).
     """
 
+    learns = True
     codebook: Tensor
     usage: Tensor
     updates: Tensor
@@ -104,10 +105,6 @@ class VQ(Quantizer):
         # A copy of `updates > 0` that can be branched on without waiting for the device.
         self._started = False
         self.register_load_state_dict_post_hook(_read_started)
-
-    @property
-    def learns(self) -> bool:
-        return True
 
     def quantize(self, z: Tensor, context: Context) -> Quantized:
         x = self._normalise(self.project_in(z))

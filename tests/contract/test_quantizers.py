@@ -22,8 +22,6 @@ BLOCKS: dict[str, dict[str, Any]] = {name: {"name": name} for name in quantizer_
     "vq-low-l2": {"name": "vq", "code_dim": 4, "l2": True, "codebook_size": 32, "init": "kmeans", "restart": 0.1},
     "vq-low-cosine": {"name": "vq", "code_dim": 4, "cosine": True, "learn": "gradient", "codebook_size": 32},
     "rq-pass": {"name": "rq", "depth": 3, "residual_grad": "pass", "codebook_size": 32},
-    "fsq-spread": {"name": "fsq", "init": "spread"},
-    "product-lfq": {"name": "product", "inner": {"name": "lfq", "bits": 6, "init": "spread"}, "shared": True},
     "residual-fsq": {"name": "residual", "inner": "fsq", "depth": 3, "shrink": 0.25},
     "residual-lfq": {"name": "residual", "inner": {"name": "lfq", "bits": 6}, "depth": 2, "shared": True},
     "product-rq": {"name": "product", "inner": {"name": "rq", "depth": 2, "codebook_size": 16}, "groups": 2},

@@ -23,8 +23,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "rq-shared": {"name": "rq", "shared": True, "depth": 3, **KEEPS},
     "pq-shared": {"name": "pq", "shared": True, **KEEPS},
     "rq-dropout": {"name": "rq", "depth": 3, "dropout": 1.0, **KEEPS},
-    "fsq-spread": {"name": "fsq", "init": "spread"},
-    "product-lfq": {"name": "product", "inner": {"name": "lfq", "init": "spread", "bits": 6}, "groups": 2},
     "residual-fsq": {"name": "residual", "inner": "fsq", "depth": 2, "shrink": 0.25},
     "split-dropout": {
         "name": "split",
