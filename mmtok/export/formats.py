@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from mmtok.export import diffusers_vq, hf_dac, hf_encodec, hf_janus
+from mmtok.export import diffusers_vq, hf_dac, hf_encodec, hf_janus, hf_mimi
 from mmtok.export.hf_state import Blocks, Files
 from mmtok.export.kinds import Configs, Kind
 from mmtok.quantizers.base import quantizers
@@ -57,6 +57,7 @@ class Written(Format, Protocol):
 FORMATS: dict[str, Format] = {
     "hf-dac": hf_dac,
     "hf-encodec": hf_encodec,
+    "hf-mimi": hf_mimi,
     "hf-janus-vq": hf_janus,
     "diffusers-vq": diffusers_vq,
 }

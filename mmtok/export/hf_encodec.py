@@ -168,7 +168,7 @@ def _encoder(config: SEANetConfig) -> Iterator[tuple[str, str]]:
     place = 1  # among theirs, where activations count
     for index in range(len(config.strides)):
         for layer in range(len(config.dilations)):
-            yield from _residual(config, f"blocks.{index}.residuals.{layer}", f"layers.{place}")
+            yield from residual_names(config, f"blocks.{index}.residuals.{layer}", f"layers.{place}")
             place += 1
         yield f"blocks.{index}.resample", f"layers.{place + 1}.conv"
         place += 2
@@ -184,12 +184,13 @@ def _decoder(config: SEANetConfig) -> Iterator[tuple[str, str]]:
         yield f"blocks.{index}.resample", f"layers.{place + 1}.conv"
         place += 2
         for layer in range(len(config.dilations)):
-            yield from _residual(config, f"blocks.{index}.residuals.{layer}", f"layers.{place}")
+            yield from residual_names(config, f"blocks.{index}.residuals.{layer}", f"layers.{place}")
             place += 1
     yield "conv_out", f"layers.{place + 1}.conv"
 
 
-def _residual(config: SEANetConfig, ours: str, theirs: str) -> Iterator[tuple[str, str]]:
+def residual_names(config: SEANetConfig, ours: str, theirs: str) -> Iterator[tuple[str, str]]:
+    """The layers of a residual block, here and there."""
     yield f"{ours}.branch.conv1", f"{theirs}.block.1.conv"
     yield f"{ours}.branch.conv2", f"{theirs}.block.3.conv"
     if config.shortcut == "conv":

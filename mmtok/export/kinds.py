@@ -111,6 +111,7 @@ CODEC = Kind(
             *(f"quantizer.{name}" for name in (*_TRAINING, "dropout", "residual_grad")),
             # Attention has no place in the classes that are written: `core` says so.
             *(f"tokenizer.encoder.{name}" for name in ("norm", "attention_heads", "attention_window")),
+            *(f"tokenizer.encoder.{name}" for name in ("core_bias", "core_scale")),
         }
     ),
 )

@@ -32,7 +32,7 @@ class LocalAttention(Streamed):
     Computed in blocks of a window, so that time and memory grow with the length and not with its square.
     """
 
-    def __init__(self, channels: int, heads: int, window: int, causal: bool) -> None:
+    def __init__(self, channels: int, heads: int, window: int, causal: bool, scale: float | None = None) -> None:
         super().__init__()
         if channels % (2 * heads):
             raise ValueError(f"{channels} channels do not make {heads} heads of an even width. Change attention_heads.")
@@ -40,9 +40,13 @@ class LocalAttention(Streamed):
         self.norm = nn.LayerNorm(channels)
         self.project_in = nn.Linear(channels, 3 * channels, bias=False)
         self.project_out = nn.Linear(channels, channels, bias=False)
+        self.scale = _scale(channels, scale)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self._project(x)
+        if torch.compiler.is_exporting():
+            # torch.export cannot follow the shapes of the blocks below: a program looks at all frames, and masks.
+            return self._add(x, self._attend(q, k, v, torch.ones((), dtype=torch.bool, device=x.device), 0))
         count = x.shape[2]
         past, future = self.window - 1, 0 if self.causal else self.window - 1
         ahead = -count % self.window
@@ -74,7 +78,8 @@ class LocalAttention(Streamed):
         return F.scaled_dot_product_attention(_rotate(q, own), _rotate(k, position), v, attn_mask=mask)
 
     def _add(self, x: Tensor, y: Tensor) -> Tensor:
-        return x + self.project_out(y.transpose(1, 2).flatten(2)).transpose(1, 2)
+        y = self.project_out(y.transpose(1, 2).flatten(2))
+        return x + (y if self.scale is None else y * self.scale).transpose(1, 2)
 
     def init_state(self, batch: int = 1) -> AttentionState:
         if not self.causal:
@@ -105,22 +110,48 @@ class LocalAttention(Streamed):
 class FeedForward(Streamed):
     """Pre-norm, four times as wide inside, GELU."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, bias: bool = True, scale: float | None = None) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
-        self.widen = nn.Linear(channels, 4 * channels)
-        self.narrow = nn.Linear(4 * channels, channels)
+        self.widen = nn.Linear(channels, 4 * channels, bias=bias)
+        self.narrow = nn.Linear(4 * channels, channels, bias=bias)
+        self.scale = _scale(channels, scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.narrow(F.gelu(self.widen(self.norm(x.transpose(1, 2))))).transpose(1, 2)
+        y = self.narrow(F.gelu(self.widen(self.norm(x.transpose(1, 2)))))
+        return x + (y if self.scale is None else y * self.scale).transpose(1, 2)
 
 
-def transformer(channels: int, layers: int, heads: int, window: int, causal: bool) -> Chain:
-    """`layers` blocks of local attention and what follows it."""
+def _scale(channels: int, start: float | None) -> nn.Parameter | None:
+    """A learned factor of each channel of what is added (layer scale: Touvron et al. 2021, arXiv 2103.17239)."""
+    return None if start is None else nn.Parameter(torch.full((channels,), start))
+
+
+def transformer(
+    channels: int,
+    layers: int,
+    heads: int,
+    window: int,
+    *,
+    causal: bool,
+    bias: bool = True,
+    scale: float | None = None,
+) -> Chain:
+    """`layers` blocks of local attention and what follows it.
+
+    Args:
+        channels: of the frames.
+        layers: blocks.
+        heads: of each attention.
+        window: frames that each sees, its own included.
+        causal: whether none is after it.
+        bias: of what follows attention.
+        scale: what the factors of layer scale begin with; None for none.
+    """
     parts: dict[str, Streamed] = {}
     for index in range(layers):
-        parts[f"attention{index}"] = LocalAttention(channels, heads, window, causal)
-        parts[f"feed{index}"] = FeedForward(channels)
+        parts[f"attention{index}"] = LocalAttention(channels, heads, window, causal, scale)
+        parts[f"feed{index}"] = FeedForward(channels, bias, scale)
     return Chain(parts)
 
 

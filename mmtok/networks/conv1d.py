@@ -15,7 +15,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from mmtok.networks.streamed import Streamed
 
-PadMode = Literal["zeros", "reflect"]
+PadMode = Literal["zeros", "reflect", "replicate"]
 TransposePadding = Literal["exact", "dac"]
 Norm = Literal["weight", "none"]
 
@@ -33,8 +33,9 @@ def normed(convolution: Convolution, norm: Norm) -> Convolution:
 class ConvState(NamedTuple):
     buffer: Tensor
     """(B, C, n) samples that later outputs need, with the padding before the first."""
-    padded: bool
-    """Whether that padding is in the buffer. Reflections wait for the samples they repeat."""
+    padded: bool | Tensor
+    """Whether that padding is in the buffer. Reflections wait for the samples they repeat; replicas for the first one
+    of each item (B,), so that single items can begin again."""
 
 
 class Conv1d(Streamed, nn.Conv1d):
@@ -50,13 +51,14 @@ class Conv1d(Streamed, nn.Conv1d):
         dilation: int = 1,
         causal: bool = True,
         pad_mode: PadMode = "zeros",
+        bias: bool = True,
     ) -> None:
         if kernel < stride:
             raise ValueError(f"a kernel of {kernel} leaves out samples at a stride of {stride}. Use {stride} or more.")
-        super().__init__(channels, out_channels, kernel, stride=stride, dilation=dilation)
+        super().__init__(channels, out_channels, kernel, stride=stride, dilation=dilation, bias=bias)
         self.span = (kernel - 1) * dilation + 1
         self.causal = causal
-        self.reflects = pad_mode == "reflect"
+        self.pad_mode = pad_mode
         total = self.span - stride
         after = 0 if causal else total // 2
         self.pads = (total - after, after)
@@ -66,8 +68,9 @@ class Conv1d(Streamed, nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         before, after = self.pads
-        if self.reflects and before:
-            return self._convolve(reflect(x, before, after))
+        if self.pad_mode != "zeros" and before:
+            extend = reflect if self.pad_mode == "reflect" else replicate
+            return self._convolve(extend(x, before, after))
         # Padded on both sides alike by the convolution, which copies nothing; what is too much is cut off.
         y = self._convolve(x, before)
         return y if before == after else y[..., : x.shape[2] // self.stride[0]]
@@ -78,22 +81,27 @@ class Conv1d(Streamed, nn.Conv1d):
     def init_state(self, batch: int = 1) -> ConvState:
         like = next(self.parameters())
         before, after = self.pads
-        waits = self.reflects and before > 0
-        if waits and after:
+        if self.pad_mode != "zeros" and after:
             raise ValueError("Centred convolutions that reflect have no steps: what they repeat at the end is gone.")
+        if self.pad_mode == "replicate":
+            begun = torch.zeros(batch, dtype=torch.bool, device=like.device)
+            return ConvState(like.new_zeros(batch, self.in_channels, before), begun)
+        waits = self.pad_mode == "reflect" and before > 0
         return ConvState(like.new_zeros(batch, self.in_channels, 0 if waits else before), not waits)
 
     def step(self, x: Tensor, state: ConvState, last: bool = False) -> tuple[Tensor, ConvState]:
-        if state.buffer.shape[2]:
-            x = torch.cat([state.buffer, x], 2)
+        buffer, padded = state
+        if isinstance(padded, Tensor) and x.shape[2]:
+            buffer, padded = buffer.where(padded[:, None, None], x[..., :1]), torch.ones_like(padded)
+        if buffer.shape[2]:
+            x = torch.cat([buffer, x], 2)
         before, after = self.pads
-        padded = state.padded
-        if not padded and (x.shape[2] > before or (last and x.shape[2])):
+        if padded is False and (x.shape[2] > before or (last and x.shape[2])):
             x, padded = reflect(x, before, 0), True
         if last:
             x = F.pad(x, (0, after))
         stride = self.stride[0]
-        count = max((x.shape[2] - self.span) // stride + 1, 0) if padded else 0
+        count = max((x.shape[2] - self.span) // stride + 1, 0) if padded is not False else 0
         if not count:
             return x.new_zeros(x.shape[0], self.out_channels, 0), ConvState(x, padded)
         y = self._convolve(x[..., : (count - 1) * stride + self.span])
@@ -102,7 +110,7 @@ class Conv1d(Streamed, nn.Conv1d):
 
     def ready(self, count: int) -> int:
         before = self.pads[0]
-        if self.reflects and before and count <= before:
+        if self.pad_mode == "reflect" and before and count <= before:
             return 0
         return max((count + before - self.span) // self.stride[0] + 1, 0)
 
@@ -145,10 +153,12 @@ class ConvTranspose1d(Streamed, nn.ConvTranspose1d):
         stride: int,
         causal: bool = True,
         padding: TransposePadding = "exact",
+        groups: int = 1,
+        bias: bool = True,
     ) -> None:
         if kernel < stride:
             raise ValueError(f"a kernel of {kernel} leaves gaps at a stride of {stride}. Use {stride} or more.")
-        super().__init__(channels, out_channels, kernel, stride=stride)
+        super().__init__(channels, out_channels, kernel, stride=stride, groups=groups, bias=bias)
         total = kernel - stride
         # At the end where causal: cut at the beginning, outputs would wait for inputs after them (audio.md trap 24).
         before = 0 if causal else total - total // 2
@@ -156,17 +166,17 @@ class ConvTranspose1d(Streamed, nn.ConvTranspose1d):
 
     def reset_parameters(self) -> None:
         # An output has kernel / stride of the taps.
-        _keep_level(self, self.in_channels * self.kernel_size[0] / self.stride[0])
+        _keep_level(self, self.in_channels / self.groups * self.kernel_size[0] / self.stride[0])
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         before, after = self.cuts
         both = min(before, after)
-        y = F.conv_transpose1d(x, self.weight, self.bias, self.stride, both)
+        y = F.conv_transpose1d(x, self.weight, self.bias, self.stride, both, 0, self.groups)
         return y[..., before - both : y.shape[2] - (after - both)] if before != after else y
 
     def _spread(self, x: Tensor) -> Tensor:
         """x (B, C, T) -> all of (B, C', (T - 1) * stride + kernel), nothing cut and no bias."""
-        return F.conv_transpose1d(x, self.weight, None, self.stride)
+        return F.conv_transpose1d(x, self.weight, None, self.stride, 0, 0, self.groups)
 
     def init_state(self, batch: int = 1) -> OverlapState:
         like = next(self.parameters())
@@ -207,3 +217,8 @@ def reflect(x: Tensor, before: int, after: int) -> Tensor:
     row = (F.pad(x, (0, short)) if short else x)[:, :, None]
     y = F.pad(row, (before, after, 0, 0), mode="reflect")[:, :, 0]
     return y[..., : y.shape[2] - short]
+
+
+def replicate(x: Tensor, before: int, after: int) -> Tensor:
+    """x (B, C, S) with its first and last sample repeated around it; nothing stays nothing but zeros."""
+    return F.pad(x, (before, after), mode="replicate" if x.shape[2] else "constant")

@@ -31,7 +31,7 @@ def optimize(module: Module) -> Module:
         if type(part) is Conv1d:
             part.__class__ = PackedConv1d
             part.pack()  # type: ignore[operator]  # mypy sees the class it had
-        elif type(part) is ConvTranspose1d and part.kernel_size[0] == 2 * part.stride[0]:
+        elif type(part) is ConvTranspose1d and part.kernel_size[0] == 2 * part.stride[0] and part.groups == 1:
             part.__class__ = PackedConvTranspose1d
             part.pack()  # type: ignore[operator]
     return ready

@@ -1,12 +1,14 @@
-"""The encoder and decoder of waveform codecs: SoundStream, EnCodec and DAC are settings of it.
+"""The encoder and decoder of waveform codecs: SoundStream, EnCodec, DAC and Mimi are settings of it.
 
 SEANet (Tagliasacchi et al. 2020, arXiv 2009.02095) as SoundStream (Zeghidour et al. 2021, arXiv 2107.03312), EnCodec
-(Defossez et al. 2022, arXiv 2210.13438) and DAC (Kumar et al. 2023, arXiv 2306.06546) have it. All of it streams where
-it is causal; parameters map one to one onto those of transformers' `EncodecModel` and `DacModel` (mmtok/export).
+(Defossez et al. 2022, arXiv 2210.13438), DAC (Kumar et al. 2023, arXiv 2306.06546) and Mimi (Defossez et al. 2024,
+arXiv 2410.00037) have it. All of it streams where it is causal; parameters map one to one onto those of transformers'
+`EncodecModel`, `DacModel` and `MimiModel` (mmtok/export).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
@@ -49,6 +51,16 @@ class SEANetConfig(EncoderConfig):
     """What sees far, at the frame rate on both sides: nothing, an LSTM (EnCodec; the whole past) or local attention."""
     core_layers: int = 2
     """Layers of it."""
+    core_at: Literal["widest", "latents"] = "widest"
+    """Where it is: among the channels of the lowest rate, or beyond the convolutions, among those of `dim` (Mimi)."""
+    core_bias: bool = True
+    """Whether what follows attention has biases; not in Mimi."""
+    core_scale: float | None = None
+    """What the factors begin with that each channel of attention, and of what follows it, is added with: 0.01 in Mimi.
+    None adds them as they are."""
+    latent_stride: int = 1
+    """A stride besides, next to the latents: 2 in Mimi. Down by a convolution without a bias that finds its first
+    sample repeated before it; up channel by channel."""
     attention_heads: int = 8
     """Heads of the attention."""
     attention_window: int = 32
@@ -56,7 +68,8 @@ class SEANetConfig(EncoderConfig):
     causal: bool = True
     """Whether nothing depends on samples after its frame, so that it streams without waiting."""
     pad_mode: PadMode = "zeros"
-    """What convolutions find before the beginning. `reflect` is EnCodec's: a stream then waits for its first frames."""
+    """What convolutions find before the beginning: `zeros`, the first sample repeated (`replicate`), or the beginning
+    mirrored. `reflect` is EnCodec's: a stream then waits for its first frames."""
     transpose_padding: TransposePadding = "exact"
     """`exact` gives as many samples as went in. `dac`, as DAC's weights were trained, one fewer at each odd stride,
     which is one fewer of that layer's; the tokenizer pads them. Only where not causal."""
@@ -80,9 +93,9 @@ class SEANetConfig(EncoderConfig):
             )
         if self.transpose_padding == "dac" and self.causal:
             raise ValueError("transpose_padding=dac is for causal=false; causal networks are exact already.")
-        widest = max(self.channels * 2 ** len(self.strides), self.width)
-        if self.core == "attention" and widest % (2 * self.attention_heads):
-            raise ValueError(f"attention_heads={self.attention_heads} must divide {widest} channels into even widths.")
+        among = max(self.channels * 2 ** len(self.strides), self.width) if self.core_at == "widest" else self.dim
+        if self.core == "attention" and among % (2 * self.attention_heads):
+            raise ValueError(f"attention_heads={self.attention_heads} must divide {among} channels into even widths.")
 
     @property
     def width(self) -> int:
@@ -92,19 +105,22 @@ class SEANetConfig(EncoderConfig):
 
 _POSITIVE = (
     "channels", "kernel", "latent_kernel", "last_kernel", "residual_kernel", "compress", "core_layers",
-    "attention_heads", "attention_window",
+    "attention_heads", "attention_window", "latent_stride",
 )  # fmt: skip
 
 
 class Half(Chain):
     """An encoder or a decoder, whole by `forward`, in pieces by `init_state`, `step` and `finish`."""
 
+    def __init__(self, channels: int, layers: Mapping[str, Streamed]) -> None:
+        super().__init__(layers)
+        self.channels = channels
+        """Of what comes in."""
+
     def finish(self, state: State) -> Tensor:
         """What is left to give where the signal ends, whose length must be a multiple of what goes into a frame."""
-        first = self.layers[0]
-        assert isinstance(first, Conv1d)
-        like = next(first.parameters())
-        return self.step(like.new_zeros(batch_of(state), first.in_channels, 0), state, last=True)[0]
+        like = next(self.parameters())
+        return self.step(like.new_zeros(batch_of(state), self.channels, 0), state, last=True)[0]
 
     @property
     def first_after(self) -> int:
@@ -136,15 +152,21 @@ def encoder(config: SEANetConfig) -> Half:
         layers["resample"] = _conv(config, channels, 2 * channels, 2 * stride, stride=stride)
         blocks[str(index)] = Chain(layers)
         channels *= 2
-    return Half(
-        {
-            "conv_in": _conv(config, config.in_channels, config.channels, config.kernel),
-            "blocks": Chain(blocks),
-            "core": _core(config, channels),
-            "act_out": activation(config.activation, channels),
-            "conv_out": _conv(config, channels, config.dim, config.latent_kernel),
-        }
-    )
+    core = {"core": _core(config, channels if config.core_at == "widest" else config.dim)}
+    parts: dict[str, Streamed] = {
+        "conv_in": _conv(config, config.in_channels, config.channels, config.kernel),
+        "blocks": Chain(blocks),
+        **(core if config.core_at == "widest" else {}),
+        "act_out": activation(config.activation, channels),
+        "conv_out": _conv(config, channels, config.dim, config.latent_kernel),
+        **(core if config.core_at == "latents" else {}),
+    }
+    if (stride := config.latent_stride) > 1:
+        last = Conv1d(
+            config.dim, config.dim, 2 * stride, stride=stride, causal=config.causal, pad_mode="replicate", bias=False
+        )
+        parts["resample"] = normed(last, config.norm)
+    return Half(config.in_channels, parts)
 
 
 def decoder(config: SEANetConfig) -> Half:
@@ -165,14 +187,27 @@ def decoder(config: SEANetConfig) -> Half:
         channels //= 2
         layers["residuals"] = _residuals(config, channels)
         blocks[str(index)] = Chain(layers)
+    core = {"core": _core(config, config.width if config.core_at == "widest" else config.dim)}
     parts: dict[str, Streamed] = {
+        **_first(config),
+        **(core if config.core_at == "latents" else {}),
         "conv_in": _conv(config, config.dim, config.width, config.kernel),
-        "core": _core(config, config.width),
+        **(core if config.core_at == "widest" else {}),
         "blocks": Chain(blocks),
         "act_out": activation(config.activation, channels),
         "conv_out": _conv(config, channels, config.in_channels, config.last_kernel),
     }
-    return Half(parts | ({"tanh": Tanh()} if config.tanh else {}))
+    return Half(config.dim, parts | ({"tanh": Tanh()} if config.tanh else {}))
+
+
+def _first(config: SEANetConfig) -> dict[str, Streamed]:
+    """What undoes the stride next to the latents, where there is one."""
+    if (stride := config.latent_stride) == 1:
+        return {}
+    first = ConvTranspose1d(
+        config.dim, config.dim, 2 * stride, stride=stride, causal=config.causal, groups=config.dim, bias=False
+    )
+    return {"resample": normed(first, config.norm)}
 
 
 class Tanh(Streamed):
@@ -208,7 +243,15 @@ def _core(config: SEANetConfig, channels: int) -> Streamed:
     if config.core == "lstm":
         return LSTM(channels, config.core_layers)
     if config.core == "attention":
-        return transformer(channels, config.core_layers, config.attention_heads, config.attention_window, config.causal)
+        return transformer(
+            channels,
+            config.core_layers,
+            config.attention_heads,
+            config.attention_window,
+            causal=config.causal,
+            bias=config.core_bias,
+            scale=config.core_scale,
+        )
     return Pass()
 
 
@@ -220,7 +263,7 @@ class SEANet(Networks):
 
     Attributes:
         causal: whether no frame depends on samples after it.
-        streams_exactly: whether a stream gives each frame at once and as in one pass: causal and zero-padded.
+        streams_exactly: whether a stream gives each frame at once and as in one pass: causal, and not reflected.
         latency: samples beyond its own `downsample` that a stream's first frame waits for; 0 where it streams exactly.
     """
 
@@ -233,9 +276,9 @@ class SEANet(Networks):
         self.config = config
         self.encoder = encoder(config)
         self.decoder = decoder(config)
-        self.downsample = prod(config.strides)
+        self.downsample = prod(config.strides) * config.latent_stride
         self.causal = config.causal
-        self.streams_exactly = config.causal and config.pad_mode == "zeros"
+        self.streams_exactly = config.causal and config.pad_mode != "reflect"
         self.latency = self.encoder.first_after - self.downsample
 
     @property

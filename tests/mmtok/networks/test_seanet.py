@@ -16,7 +16,16 @@ DAC = SOUNDSTREAM | {
     "tanh": True,
 }  # fmt: skip
 ATTENTION = {"core": "attention", "attention_heads": 2, "attention_window": 4}
-CAUSAL = {"plain": {}, "soundstream": SOUNDSTREAM, "lstm": {"core": "lstm"}, "attention": ATTENTION}
+MIMI = {
+    "channels": 64, "strides": (4, 5, 6, 8), "latent_kernel": 3, "last_kernel": 3, "core": "attention",
+    "core_at": "latents", "core_layers": 8, "core_bias": False, "core_scale": 0.01, "attention_window": 250,
+    "latent_stride": 2, "norm": "none",
+}  # fmt: skip
+CAUSAL = {
+    "plain": {}, "soundstream": SOUNDSTREAM, "lstm": {"core": "lstm"}, "attention": ATTENTION,
+    "replicate": {"pad_mode": "replicate"},
+    "mimi": MIMI | ATTENTION | {"core_layers": 1, "core_scale": 0.5, "attention_heads": 1},
+}  # fmt: skip
 CENTRED = {"snake": {"causal": False, "activation": "snake"}, "dac": DAC | {"transpose_padding": "dac"}}
 SMALL = {"in_channels": 1, "dim": 6, "channels": 4, "decoder_channels": 64, "strides": (2, 3)}
 EVERY = CAUSAL | CENTRED | {"encodec": ENCODEC}
@@ -43,8 +52,9 @@ def in_pieces(half, x, size):
 
 
 @pytest.mark.parametrize(
-    ("fields", "dim", "millions"), [(ENCODEC, 128, 14.85), (DAC, 1024, 76.4), (SOUNDSTREAM, 128, 9.85)],
-    ids=["encodec", "dac", "soundstream"],
+    ("fields", "dim", "millions"),
+    [(ENCODEC, 128, 14.85), (DAC, 1024, 76.4), (SOUNDSTREAM, 128, 9.85), (MIMI, 512, 78.78)],
+    ids=["encodec", "dac", "soundstream", "mimi"],
 )  # fmt: skip
 def test_a_published_body_has_its_size(fields, dim, millions):
     with torch.device("meta"):
