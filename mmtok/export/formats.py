@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from mmtok.export import diffusers_vq, hf_dac, hf_encodec, hf_janus, hf_mimi
+from mmtok.export import diffusers_vq, hf_dac, hf_encodec, hf_janus, hf_mimi, taming
 from mmtok.export.hf_state import Blocks, Files
 from mmtok.export.kinds import Configs, Kind
 from mmtok.quantizers.base import quantizers
@@ -60,6 +60,7 @@ FORMATS: dict[str, Format] = {
     "hf-mimi": hf_mimi,
     "hf-janus-vq": hf_janus,
     "diffusers-vq": diffusers_vq,
+    "taming": taming,
 }
 """Names in the verbs -> how models are read and written. Add one here, and `mmtok.load` and the verbs know it."""
 WRITTEN: dict[str, Written] = {name: format for name, format in FORMATS.items() if isinstance(format, Written)}
@@ -95,6 +96,9 @@ def from_native(name: str, config: Mapping[str, Any], state: Mapping[str, Tensor
         ValueError: the model cannot be expressed, or the weights do not fit.
     """
     form = FORMATS[name]
+    if not form.knows(config):
+        said = config.get("_class_name", config.get("model_type"))
+        raise ValueError(f"this is no {form.MODEL}, but {said!r}. Leave {name} out, or name what it is.")
     try:
         blocks = form.config_of(config)
         # Seeded: what the model lacks is part of the fingerprint that codes carry, and must be the same every time.

@@ -41,7 +41,7 @@ def read(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
     """
     config = read_json(path / CONFIG)
     if config.get("model_type") == _WHOLE:
-        return mapping(config, "vq_config"), read_weights(path, _PART)
+        return {**mapping(config, "vq_config"), "model_type": "janus_vqgan"}, read_weights(path, _PART)
     return config, read_weights(path)
 
 
