@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -82,7 +83,7 @@ class Quantizer(nn.Module):
     def forward(self, z: Tensor, mask: Tensor | None = None, **hints: Any) -> Quantized:
         """Latents (B, T, D), mask (B, T) -> values, ids, losses, stats. Hints: `grid`, `levels`, `seed`."""
         # Nearest codes and integer digits are wrong in half precision, whatever the encoder runs in.
-        with torch.autocast(z.device.type, enabled=False):
+        with _full_precision(z.device.type):
             if mask is None:
                 return self.quantize(z.float(), Context(**hints))
             if hints.get("valid") is None:
@@ -99,7 +100,7 @@ class Quantizer(nn.Module):
 
     def decode(self, ids: Tensor, **hints: Any) -> Tensor:
         """ids (B, L, T), -1 where there is none -> values (B, T, D), equal to what `forward` gave."""
-        with torch.autocast(ids.device.type, enabled=False):
+        with _full_precision(ids.device.type):
             return self.dequantize(ids, Context(**hints)).where(ids[:, 0, :, None] >= 0, 0.0)
 
     def relax(self, z: Tensor) -> Tensor:
@@ -162,6 +163,11 @@ class Quantizer(nn.Module):
         """
         # One rank alone may encode, and must not wait.
         return per_rank(mask.sum((-2, -1)).float(), together=self.training and torch.is_grad_enabled())
+
+
+def _full_precision(device: str) -> AbstractContextManager[Any]:
+    # A program that is exported has no autocast around it, and could not hold this.
+    return nullcontext() if torch.compiler.is_exporting() else torch.autocast(device, enabled=False)
 
 
 quantizers: Registry[QuantizerConfig, Quantizer] = Registry("quantizer", QuantizerConfig)

@@ -94,7 +94,8 @@ class LFQ(Quantizer):
     def _losses(self, latents: Tensor, corners: Tensor, context: Context) -> dict[str, Tensor]:
         """The terms that have a weight."""
         config, losses = self.config, {}
-        if config.entropy_weight:
+        # A program that is exported gives ids alone, and could not hold the loop over chunks.
+        if config.entropy_weight and not torch.compiler.is_exporting():
             logits = latents * (4 / config.temperature)
             mean = self._mean_distribution(logits.flatten(0, 1), context)
             negated = torch.xlogy(mean, mean.clamp(min=1e-30)).sum()  # minus the entropy, since it is to be high

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -35,6 +36,8 @@ class MmtokModel(PreTrainedModel):
     tokenizer: Tokenizer
     config_class = MmtokConfig
     main_input_name = "x"
+    # Codes would change with the precision of the model around it. (For speed there is torch.autocast.)
+    _keep_in_fp32_modules_strict = ("networks", "quantizer")
 
     def __init__(self, config: MmtokConfig) -> None:
         super().__init__(config)
@@ -70,11 +73,20 @@ class MmtokModel(PreTrainedModel):
             lengths: (B,) samples of each sound of a padded batch.
             budget: levels to keep, where the tokenizer has several that can be left out.
         """
-        return self.tokenizer.encode(x, lengths, budget=budget)
+        self._check_precision()
+        return self.tokenizer.encode(x.float() if x.is_floating_point() else x, lengths, budget=budget)
 
     def decode(self, codes: Codes) -> Tensor:
         """Codes -> signals, cut to the size of their sources."""
+        self._check_precision()
         return self.tokenizer.decode(codes)
+
+    def _check_precision(self) -> None:
+        if self.dtype is not torch.float32:
+            raise ValueError(
+                f"the weights of this tokenizer were turned into {self.dtype}, in which its codes are others. Leave "
+                "them in float32, and use torch.autocast for speed."
+            )
 
     def to_ids(self, codes: Codes, vocab: str | Path | Vocabulary) -> list[Tensor]:
         """Codes -> the ids of each item in a vocabulary, specials included: (N,), or (L, N) in parallel layouts.

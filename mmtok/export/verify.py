@@ -1,0 +1,291 @@
+"""Whether a bundle keeps what it promises: its files, what they say of each other, and what its code computes.
+
+In steps, each only after the one before it: files are as `bundle.json` has them (so that no changed code is run);
+their contents agree; and golden inputs give their codes, here and in a process where mmtok is absent. Nothing is
+unpickled. To verify a bundle is to run its code: it protects from damage and mistakes, not from malice.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from mmtok.export import clean
+from mmtok.export.bundle import (
+    CARD,
+    CODEBOOK,
+    LICENSE,
+    MANIFEST,
+    USAGE,
+    VERSION,
+    codebooks,
+    preprocessor,
+    sha256,
+    spec_of,
+)  # fmt: skip
+from mmtok.export.folder import CONFIG, OURS, PREPROCESSOR, WEIGHTS, read_model
+from mmtok.export.golden import FACTS, TENSORS, Golden, differences, ids_sha256, read_golden
+from mmtok.export.sources import SAFE, imports_of
+from mmtok.export.token_spec import FILE as TOKEN_SPEC
+from mmtok.export.token_spec import TokenSpec
+from mmtok.tokenizers.base import Tokenizer, evaluating
+
+PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz"}
+"""Endings of files that could run code when they are read."""
+NEEDED = (
+    CONFIG, WEIGHTS, TOKEN_SPEC, PREPROCESSOR, CODEBOOK, TENSORS, FACTS, CARD, LICENSE, "modeling_mmtok.py",
+    "configuration_mmtok.py", "processing_mmtok.py", "mmtok_parts.py",
+)  # fmt: skip
+ABSENT = (
+    "mmtok",
+    "datamodules",
+    "lightning",
+    "lightning_fabric",
+    "pytorch_lightning",
+    "omegaconf",
+    "wandb",
+    "webdataset",
+)
+"""Packages that the clean process lacks."""
+
+
+class Broken(NamedTuple):
+    """A promise that is not kept."""
+
+    promise: str
+    """Its name: "files", "weights", "golden codes", ..."""
+    reason: str
+    """What was found, and where."""
+
+    def __str__(self) -> str:
+        return f"{self.promise}: {self.reason}"
+
+
+class _Bundle:
+    """A folder, and what is read of it once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config: dict[str, Any] = {}
+        self.spec: TokenSpec
+        self.tokenizer: Tokenizer
+        self.golden: list[Golden] = []
+
+
+Check = Callable[[_Bundle], Iterator[str]]
+
+
+def verify(path: str | Path, *, say: Callable[[str], None] = lambda line: None, run_code: bool = True) -> list[Broken]:
+    """Look at a bundle; the promises that are broken, none where all is well.
+
+    Args:
+        path: of the folder.
+        say: called with a line for each promise that is kept.
+        run_code: whether its own sources are run too, in a process of their own. Needs transformers.
+
+    Raises:
+        ValueError: the path is no bundle at all.
+    """
+    bundle = _Bundle(Path(path))
+    if not bundle.folder.is_dir() or not any((bundle.folder / name).is_file() for name in (MANIFEST, CONFIG)):
+        raise ValueError(f"{path} is no bundle: it has no {MANIFEST}. Write one: mmtok export TOKENIZER OUT.")
+    for step in (*_STEPS, _RESULTS if run_code else _RESULTS[:-1]):
+        broken = []
+        for promise, check in step:
+            found = [Broken(promise, reason) for reason in _looked(check, bundle)]
+            broken += found
+            if not found:
+                say(f"{promise}: kept")
+        if broken:
+            return broken
+    return []
+
+
+def _looked(check: Check, bundle: _Bundle) -> list[str]:
+    try:
+        return list(check(bundle))
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+        AttributeError,
+        OSError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
+        text = str(error).strip() or type(error).__name__
+        return [f"cannot be looked at: {text}"]
+
+
+def _manifest(bundle: _Bundle) -> Iterator[str]:
+    file = bundle.folder / MANIFEST
+    if not file.is_file():
+        yield f"there is no {MANIFEST}, so nothing says what the files should be"
+        return
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if content["version"] != VERSION:
+        yield f"{MANIFEST} has version {content['version']}, and this mmtok reads {VERSION}"
+        return
+    listed: Mapping[str, Any] = content["files"]
+    yield from (f"{name} is not in {MANIFEST}, and every bundle has one" for name in NEEDED if name not in listed)
+    for name, facts in listed.items():
+        path = bundle.folder / name
+        if Path(name).name != name or not path.is_file():
+            yield f"{name} is missing"
+        elif path.stat().st_size != facts["bytes"]:
+            yield f"{name} has {path.stat().st_size:,} bytes, and had {facts['bytes']:,}"
+        elif sha256(path) != facts["sha256"]:
+            yield f"{name} was changed: its sha256 is another"
+
+
+def _strangers(bundle: _Bundle) -> Iterator[str]:
+    """Files that could be run and that nobody vouches for."""
+    listed = json.loads((bundle.folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+    for path in sorted(bundle.folder.rglob("*")):
+        if path.suffix in PICKLES:
+            yield f"{path.name} is a pickle, or can hold one, which could run anything when it is read"
+        elif path.name not in listed and path.suffix in (".py", ".pt2", ".safetensors", ".so"):
+            yield f"{path.name} is not in {MANIFEST}"
+
+
+def _config(bundle: _Bundle) -> Iterator[str]:
+    bundle.config = json.loads((bundle.folder / CONFIG).read_text(encoding="utf-8"))
+    if bundle.config.get("model_type") != OURS:
+        yield f"model_type of {CONFIG} is {bundle.config.get('model_type')!r}, not '{OURS}'"
+    for name, place in bundle.config.get("auto_map", {}).items():
+        if not (bundle.folder / f"{place.split('.')[0]}.py").is_file():
+            yield f"auto_map of {CONFIG} sends {name} to {place}, and there is no such file"
+    if "AutoModel" not in bundle.config.get("auto_map", {}):
+        yield f"{CONFIG} has no auto_map for AutoModel"
+    if bundle.config.get("dtype", "float32") != "float32":
+        yield f"{CONFIG} asks for {bundle.config['dtype']}, and codes are promised in float32"
+
+
+def _weights(bundle: _Bundle) -> Iterator[str]:
+    bundle.tokenizer = read_model(bundle.folder)
+    for name, value in bundle.tokenizer.state_dict().items():
+        if value.is_floating_point() and not value.isfinite().all():
+            yield f"{name} holds values that are not finite"
+
+
+def _spec(bundle: _Bundle) -> Iterator[str]:
+    bundle.spec = TokenSpec.read(bundle.folder)
+    if json.loads(bundle.spec.to_json()) != bundle.config.get("token_spec"):
+        yield f"{TOKEN_SPEC} and the token_spec in {CONFIG} differ"
+    ours = ("role", "length", "layout", "header", "rows", "golden_sha256")
+    right = spec_of(bundle.tokenizer, bundle.spec.prefix, {name: getattr(bundle.spec, name) for name in ours})
+    for name in right.__dataclass_fields__:
+        said, is_so = getattr(bundle.spec, name), getattr(right, name)
+        if said != is_so:
+            yield f"{TOKEN_SPEC} says {name}={said!r}, and the tokenizer has {is_so!r}"
+
+
+def _preprocessor(bundle: _Bundle) -> Iterator[str]:
+    said = json.loads((bundle.folder / PREPROCESSOR).read_text(encoding="utf-8"))
+    for name, is_so in preprocessor(bundle.tokenizer).items():
+        if said.get(name) != is_so:
+            yield f"{PREPROCESSOR} says {name}={said.get(name)!r}, and the tokenizer has {is_so!r}"
+
+
+def _codebook(bundle: _Bundle) -> Iterator[str]:
+    said, are = load_file(bundle.folder / CODEBOOK), codebooks(bundle.tokenizer)
+    yield from (f"{CODEBOOK} and the weights do not have the same levels: {name}" for name in said.keys() ^ are.keys())
+    for name in said.keys() & are.keys():
+        if said[name].shape != are[name].shape or not torch.equal(said[name], are[name]):
+            yield f"{name} of {CODEBOOK} is not the codebook in the weights"
+
+
+def _usage(bundle: _Bundle) -> Iterator[str]:
+    if not (bundle.folder / USAGE).is_file():
+        return
+    levels = json.loads((bundle.folder / USAGE).read_text(encoding="utf-8"))["levels"]
+    sizes = [level["size"] for level in levels]
+    if sizes != [size for size in bundle.spec.codebook_sizes if size in sizes]:
+        yield f"{USAGE} is of codebooks of {sizes}, and these are {list(bundle.spec.codebook_sizes)}"
+
+
+def _sources(bundle: _Bundle) -> Iterator[str]:
+    """That the sources need nothing which may be absent, and unpickle nothing."""
+    for path in sorted(bundle.folder.glob("*.py")):
+        for item in imports_of(path.read_text(encoding="utf-8")):
+            for module in item.modules:
+                if module.startswith(".") or item.deferred:
+                    continue
+                if module.split(".")[0] not in SAFE:
+                    yield f"{path.name}, line {item.node.lineno}, imports {module}, which may be absent"
+                if module.split(".")[0] in ("pickle", "marshal", "shelve", "dill"):
+                    yield f"{path.name}, line {item.node.lineno}, imports {module}, which can run what it reads"
+
+
+def _golden(bundle: _Bundle) -> Iterator[str]:
+    bundle.golden = read_golden(bundle.folder)
+    if not bundle.golden:
+        yield f"{FACTS} has no items"
+    if ids_sha256(bundle.golden) != bundle.spec.golden_sha256:
+        yield f"ids in {TENSORS} are not those {TOKEN_SPEC} was written for"
+    with torch.inference_mode(), evaluating(bundle.tokenizer):
+        for number, item in enumerate(bundle.golden):
+            z, ids, decoded = None, None, None
+            if item.x is not None:
+                z, ids = bundle.tokenizer.embed(item.x).z, bundle.tokenizer.encode(item.x).ids
+            if item.decoded is not None:
+                decoded = bundle.tokenizer.decode(item.codes)
+            if said := differences(item, ids=ids, z=z, decoded=decoded):
+                yield f"of item {number}, with mmtok, {said}"
+
+
+def _programs(bundle: _Bundle) -> Iterator[str]:
+    if any(bundle.folder.glob("*.pt2")):
+        from mmtok.export.program import check_programs
+
+        yield from check_programs(bundle.folder, bundle.golden, bundle.spec.downsample)
+
+
+def _in_transformers(bundle: _Bundle) -> Iterator[str]:
+    if importlib.util.find_spec("transformers") is None:
+        yield "transformers is not installed here, so it cannot be tried. Install it, or give --no-code"
+        return
+    plugins = {name.split(".")[0] for name in bundle.config.get("plugins", ())}
+    with tempfile.TemporaryDirectory() as scratch:
+        result = Path(scratch) / "result.safetensors"
+        command = [sys.executable, "-I", clean.__file__, str(bundle.folder.resolve()), str(result)]
+        # Nothing is fetched, and no copy of this bundle's code that lay in a cache takes its place.
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": scratch, "OMP_NUM_THREADS": "1"}
+        command.append(",".join([*ABSENT, *sorted(plugins)]))
+        done = subprocess.run(command, env=environment, cwd=scratch, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = (done.stdout.strip() or done.stderr.strip() or "it ended without a word").splitlines()[-1]
+            yield f"where mmtok is absent, AutoModel cannot use it: {said}"
+            return
+        found = load_file(result)
+    for number, item in enumerate(bundle.golden):
+        own = {name: found.get(f"{number}.{name}") for name in ("ids", "z", "decoded")}
+        if said := differences(item, **own):
+            yield f"of item {number}, with its own sources, {said}"
+
+
+_STEPS: tuple[tuple[tuple[str, Check], ...], ...] = (
+    (("files", _manifest), ("no strangers", _strangers)),
+    (("configuration", _config),),
+    (("weights", _weights),),
+    (("token spec", _spec),),
+    (("preprocessing", _preprocessor), ("codebooks", _codebook), ("usage", _usage), ("sources", _sources)),
+)
+"""Each step builds on those before it."""
+_RESULTS: tuple[tuple[str, Check], ...] = (
+    ("golden codes", _golden),
+    ("programs", _programs),
+    ("transformers", _in_transformers),
+)
