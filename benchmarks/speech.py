@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.runs import curves, measure, mmtok, seconds_per_step
+from benchmarks.runs import curves, measure, mmtok
 from benchmarks.tables import table
 
 ROWS: dict[str, list[str]] = {
@@ -50,9 +50,9 @@ def main() -> None:
         run, words = args.out / name, ["audio/demo", *ROWS[name], *data, *args.settings]
         report = measure(run, words, args.steps, ("--judged", "40"))
         told = None if name == "none" else probe(run, args.fsdd / "train", args.steps)
-        rows.append(row(name, report, told, seconds_per_step(run)))
+        rows.append(row(name, report, told))
     header = ["quantizer", "bits/s", "SI-SDR dB", "mel", "STFT", "PESQ", "STOI"]
-    header += ["active", "efficiency", "digit", "speaker", "s/step"]
+    header += ["active", "efficiency", "digit", "speaker"]
     text = table(header, rows)
     print(text)
     (args.out / "table.md").write_text(text + "\n")
@@ -69,7 +69,7 @@ def probe(run: Path, digits: Path, steps: int) -> dict[str, Any]:
     return found
 
 
-def row(name: str, report: dict[str, Any], told: dict[str, Any] | None, seconds: float) -> list[str]:
+def row(name: str, report: dict[str, Any], told: dict[str, Any] | None) -> list[str]:
     """One line of the table."""
     metrics, usage = report["metrics"], report["usage"]
     read = {} if told is None else {name: one["tokens"] for name, one in told["probe"]["labels"].items()}
@@ -82,7 +82,6 @@ def row(name: str, report: dict[str, Any], told: dict[str, Any] | None, seconds:
         " + ".join(f"{level['active']:.0%}" for level in usage) or "-",
         f"{metrics['bitrate_efficiency']:.0%}" if usage else "-",
         *(f"{read[name]:.0%}" if name in read else "-" for name in ("digit", "speaker")),
-        f"{seconds:.3f}",
     ]
 
 
