@@ -9,7 +9,8 @@ import importlib.util
 import io
 import json
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from tokenize import TokenError
@@ -101,14 +102,35 @@ def decode_image(data: bytes) -> np.ndarray:
     Raises:
         DecodeError: damaged, cut short, above MAX_PIXELS, or no JPEG, PNG or WebP.
     """
+    picture = read_image(data)
+    if isinstance(picture, np.ndarray):
+        return picture
+    with _told(data):
+        return np.array(_to_rgb(picture))
+
+
+def read_image(data: bytes) -> np.ndarray | Image.Image:
+    """A picture as its file has it, decoded and upright: uint8 (H, W, 3) where that is all of it, else PIL's.
+
+    Raises:
+        DecodeError: as of `decode_image`.
+    """
     if (fast := _plain_jpeg(data)) is not None:
         return fast
+    with _told(data):
+        picture = Image.open(io.BytesIO(data), formats=_READABLE)
+        # Before any pixel is decoded.
+        if picture.width * picture.height > MAX_PIXELS:
+            raise DecodeError(f"{picture.width} x {picture.height} pixels, the limit is {MAX_PIXELS:,}")
+        picture.load()
+        return ImageOps.exif_transpose(picture)
+
+
+@contextmanager
+def _told(data: bytes) -> Iterator[None]:
+    """What PIL raises for broken files, as an error that does not end a run."""
     try:
-        with Image.open(io.BytesIO(data), formats=_READABLE) as picture:
-            # Before any pixel is decoded.
-            if picture.width * picture.height > MAX_PIXELS:
-                raise DecodeError(f"{picture.width} x {picture.height} pixels, the limit is {MAX_PIXELS:,}")
-            return np.array(_to_rgb(picture))
+        yield
     except DecodeError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -118,7 +140,6 @@ def decode_image(data: bytes) -> np.ndarray:
     except UnidentifiedImageError as error:
         raise DecodeError(f"{len(data):,} bytes that are no JPEG, PNG or WebP") from error
     except (OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError, struct.error) as error:
-        # What PIL raises for broken files of its formats; a damaged file must not end a run.
         raise DecodeError(f"no readable picture ({type(error).__name__}: {str(error)[:120]})") from error
 
 
@@ -167,9 +188,7 @@ def _jpeg_operator() -> Callable[..., torch.Tensor] | None:
         return None
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    picture.load()
-    upright = ImageOps.exif_transpose(picture)
+def _to_rgb(upright: Image.Image) -> Image.Image:
     if upright.mode.startswith("I"):
         # 16 bits: PIL's conversion clips them at 255 where they should be scaled.
         grey = np.asarray(upright).astype(np.float64) / 65535.0 * 255.0

@@ -131,6 +131,14 @@ class ShardSet:
                     raise ShardError(f"{index.key(sample)}.{extension} is cut short")
         return Sample(index.key(sample), members)
 
+    def index(self, shard: int) -> ShardIndex:
+        """Keys and places of the samples of a shard.
+
+        Raises:
+            ShardError: the shard cannot be used.
+        """
+        return self._shard(shard).places
+
     def key(self, shard: int, sample: int) -> str:
         """Key of a sample, or '#number' where the index cannot tell."""
         try:

@@ -86,7 +86,7 @@ class ShardWriter:
         self._originals: set[str] = set()
         self._standing: ShardIndex | None = None
         self._position = 0
-        self._tar: _Tar | None = None
+        self._tar: ShardTar | None = None
         self._begin()
 
     def __enter__(self) -> Self:
@@ -134,7 +134,7 @@ class ShardWriter:
             self._close_shard()
         try:
             if self._tar is None:
-                self._tar = _Tar(self.folder / f"{self._shard_name()}.tar")
+                self._tar = ShardTar(self.folder / f"{self._shard_name()}.tar")
             self._tar.add(name, members)
         except OSError as error:
             raise self._disk(error) from error
@@ -236,10 +236,11 @@ def clean_key(key: str) -> str:
     return name
 
 
-class _Tar:
-    """One tar under a temporary name."""
+class ShardTar:
+    """One tar of a set and its index, under a temporary name until `close`."""
 
     def __init__(self, path: Path) -> None:
+        """Begin a tar that will be `path`; an unfinished one of that name is begun anew."""
         self.path = path
         self.part = path.with_name(f".{path.name}.part")
         self.samples: list[tuple[str, Members]] = []
@@ -248,6 +249,7 @@ class _Tar:
         self._file = self.part.open("wb")
 
     def add(self, key: str, members: Mapping[str, bytes]) -> None:
+        """Write one sample; its key is clean already."""
         places = {}
         for extension, data in sorted(members.items()):
             # No time, owner or machine in it: equal samples, equal bytes.

@@ -84,14 +84,9 @@ class ImageTokenizer(Tokenizer):
         Raises:
             ValueError: not a picture, outside its range, or smaller than the crop.
         """
-        picture = pixels.read_pixels(source, self.config.channels, value_range)
         if fit:
             resize, crop = resize or self.config.image_size, crop or self.config.image_size
-        if resize is not None:
-            picture = pixels.resize(picture, resize, interpolation)
-        if crop is not None:
-            picture = pixels.center_crop(picture, crop)
-        return pixels.to_unit(picture)
+        return pixels.to_unit(pixels.prepare(source, self.config.channels, resize, crop, interpolation, value_range))
 
     def check(self, x: Tensor) -> None:
         pixels.check_pixels(x, self.config.channels)

@@ -52,6 +52,21 @@ def read_pixels(source: Any, channels: int, value_range: tuple[float, float] = (
     raise ValueError(f"A picture is a path, bytes, a PIL picture or an array, got {type(source).__name__}.")
 
 
+def prepare(
+    source: Any,
+    channels: int,
+    size: int | tuple[int, int] | None = None,
+    crop: int | tuple[int, int] | None = None,
+    interpolation: Interpolation = "bicubic",
+    value_range: tuple[float, float] = (-1.0, 1.0),
+) -> Tensor:
+    """As `read_pixels`, scaled by `resize` and cut by `center_crop` where a `size` and a `crop` are given."""
+    picture = read_pixels(source, channels, value_range)
+    if size is not None:
+        picture = resize(picture, size, interpolation)
+    return picture if crop is None else center_crop(picture, crop)
+
+
 def to_unit(pixels: Tensor) -> Tensor:
     """uint8 0 .. 255 -> float32 -1 .. 1; floats pass."""
     return pixels.float() / 127.5 - 1 if pixels.dtype == torch.uint8 else pixels.float()
