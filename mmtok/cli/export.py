@@ -1,38 +1,116 @@
-"""Write a tokenizer as a model of another library, which loads it without mmtok.
+"""Write a tokenizer as a bundle, which mmtok and transformers load, or as a model of another library.
 
+  mmtok export runs/vqgan out/image-f16
+  mmtok export runs/codec out/voices --encoder-only --prefix voice --layout parallel
   mmtok export runs/codec --as hf-dac -o models/codec
 
-OUT becomes a folder for `DacModel.from_pretrained(OUT)` (or `EncodecModel`), with a preprocessor_config.json. Latents,
-codes and sounds are the tokenizer's; what the class cannot express is refused, by the names of the fields.
+A bundle is a folder with weights, sources, the contract with a language model (token_spec.json), golden inputs and a
+card; transformers loads it where mmtok is absent: AutoModel.from_pretrained(OUT, trust_remote_code=True). With --as,
+OUT is for a class of another library; what that cannot express is refused, by the names of the fields.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from mmtok.cli.files import refuse_existing
+
+BUNDLE_ONLY = (
+    "encoder_only",
+    "decoder_only",
+    "torch_export",
+    "prefix",
+    "role",
+    "layout",
+    "order",
+    "delays",
+    "rows",
+    "header",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from mmtok.export.formats import WRITTEN
 
-    parser.add_argument("tokenizer", metavar="TOKENIZER", help="a run directory, a checkpoint or an import")
-    parser.add_argument("--as", dest="form", required=True, choices=list(WRITTEN), help="of which library and class")
-    parser.add_argument("-o", "--out", required=True, type=Path, metavar="OUT", help="folder for the model")
+    parser.add_argument("tokenizer", metavar="TOKENIZER", help="a run directory, a checkpoint, an import or a bundle")
+    parser.add_argument("place", nargs="?", type=Path, metavar="OUT", help="folder to write")
+    parser.add_argument("-o", "--out", type=Path, metavar="OUT", help="the same")
+    parser.add_argument("--as", dest="form", choices=list(WRITTEN), help="a model of which library and class")
     parser.add_argument("--raw", action="store_true", help="the weights as trained instead of their average")
-    parser.add_argument("--overwrite", action="store_true", help="replace a model that exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace what exists")
+    half = parser.add_mutually_exclusive_group()
+    half.add_argument("--encoder-only", action="store_true", help="leave the decoder out")
+    half.add_argument("--decoder-only", action="store_true", help="leave the encoder out")
+    parser.add_argument("--torch-export", action="store_true", help="add programs of torch.export: *.pt2")
+    contract = parser.add_argument_group("the contract with a language model (token_spec.json)")
+    contract.add_argument("--prefix", metavar="WORD", help="of its tokens' names: img gives <|img:00042|>")
+    contract.add_argument("--role", choices=("generation", "understanding", "both"), help="what ids are for")
+    contract.add_argument("--layout", choices=("flat", "parallel", "own_head"), help="one sequence, or a row a level")
+    contract.add_argument("--order", choices=("position_major", "level_major"), help="flat: what follows what")
+    contract.add_argument("--delays", type=int, nargs="+", metavar="N", help="parallel: positions a level comes late")
+    contract.add_argument("--rows", action="store_true", help="pictures: a token after each row but the last")
+    contract.add_argument("--header", action="store_true", help="pictures: their height and width before the codes")
 
 
 def run(args: argparse.Namespace) -> int:
+    if (args.place is None) == (args.out is None):
+        raise ValueError("name one folder to write: mmtok export TOKENIZER OUT.")
+    out = args.place or args.out
+    if args.form:
+        if given := [name for name in BUNDLE_ONLY if getattr(args, name)]:
+            raise ValueError(f"--{given[0].replace('_', '-')} is for bundles, and --as {args.form} writes none.")
+        return native(args, out)
+    return bundle(args, out)
+
+
+def native(args: argparse.Namespace, out: Path) -> int:
     from mmtok.export.folder import CONFIG, PREPROCESSOR, write_native
     from mmtok.export.formats import WRITTEN
     from mmtok.loading import load
 
     tokenizer = load(args.tokenizer, raw=args.raw)
     form = WRITTEN[args.form]
-    targets = {Path(name): args.out / name for name in (form.WEIGHTS, PREPROCESSOR, CONFIG)}
+    targets = {Path(name): out / name for name in (form.WEIGHTS, PREPROCESSOR, CONFIG)}
     refuse_existing(targets, args.overwrite)
-    write_native(tokenizer, args.out, args.form)
-    print(f"{args.tokenizer} -> {args.out}: {form.LIBRARY}.{form.MODEL}.from_pretrained('{args.out}')")
+    write_native(tokenizer, out, args.form)
+    print(f"{args.tokenizer} -> {out}: {form.LIBRARY}.{form.MODEL}.from_pretrained('{out}')")
     return 0
+
+
+def bundle(args: argparse.Namespace, out: Path) -> int:
+    from mmtok.export.bundle import Part, write_bundle
+    from mmtok.export.golden import read_golden
+    from mmtok.export.provenance import read_origin
+    from mmtok.export.token_spec import TokenSpec
+
+    part: Part = "encoder" if args.encoder_only else "decoder" if args.decoder_only else "both"
+    tokenizer, provenance = read_origin(args.tokenizer, raw=args.raw)
+    write_bundle(
+        tokenizer,
+        out,
+        part=part,
+        prefix=args.prefix or "",
+        provenance=provenance,
+        programs=args.torch_export,
+        overwrite=args.overwrite,
+        **choices(args),
+    )
+    spec = TokenSpec.read(out)
+    clear = [float(item.promised.float().mean()) for item in read_golden(out)]
+    size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
+    print(f"{args.tokenizer} -> {out}: {size:.1f} MB, spec {spec.sha256[:16]}, tokenizer {spec.fingerprint}")
+    print(f"golden: {len(clear)} inputs, {sum(clear) / len(clear):.1%} of their ids promised (margin above 1e-4)")
+    print(f"AutoModel.from_pretrained('{out}', trust_remote_code=True); mmtok verify {out}")
+    return 0
+
+
+def choices(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a `TokenSpec` that were asked for."""
+    from mmtok.export.token_spec import Layout
+
+    said = {"kind": args.layout, "order": args.order, "delays": tuple(args.delays) if args.delays else None}
+    layout = {name: value for name, value in said.items() if value is not None}
+    fields: dict[str, Any] = {name: True for name in ("rows", "header") if getattr(args, name)}
+    return fields | ({"layout": Layout(**layout)} if layout else {}) | ({"role": args.role} if args.role else {})

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from mmtok import __version__
 from mmtok.export.card import card
 from mmtok.export.folder import CONFIG, OURS, PREPROCESSOR, WEIGHTS
 from mmtok.export.golden import golden, ids_sha256, leaves_called, write_golden
+from mmtok.export.provenance import EVALUATION, Provenance
 from mmtok.export.sources import HUB, flatten
 from mmtok.export.token_spec import FILE as TOKEN_SPEC
 from mmtok.export.token_spec import TokenSpec
@@ -36,33 +37,11 @@ from mmtok.tokenizers.base import Tokenizer
 from mmtok.tokenizers.exported import build_exported, leave_out
 
 MANIFEST = "bundle.json"
-CODEBOOK, USAGE, EVALUATION, CARD, LICENSE = (
-    "codebook.safetensors", "usage.json", "evaluation.json", "README.md", "LICENSE",
-)  # fmt: skip
+CODEBOOK, USAGE, CARD, LICENSE = "codebook.safetensors", "usage.json", "README.md", "LICENSE"
 VERSION = 1
 Part = Literal["both", "encoder", "decoder"]
 _LARGEST_TABLE = 2**18
 """Codes of a level that are written one by one where no codebook holds them (fsq, lfq)."""
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where a tokenizer comes from, as far as that is known."""
-
-    source: str = ""
-    """What was exported."""
-    step: int | None = None
-    """Updates it was trained for."""
-    mmtok: str = ""
-    """Version that trained it."""
-    commit: str = ""
-    """Of the sources that trained it."""
-    config: Mapping[str, Any] = field(default_factory=dict)
-    """The whole configuration of the run."""
-    evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Name -> what an evaluation of these weights found."""
-    plugins: tuple[str, ...] = ()
-    """Modules that register names of its configuration."""
 
 
 def write_bundle(

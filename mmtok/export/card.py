@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmtok import __version__
+from mmtok.export.provenance import Provenance
 from mmtok.export.token_spec import TokenSpec
 from mmtok.tokenizers.base import Tokenizer
-
-if TYPE_CHECKING:
-    from mmtok.export.bundle import Provenance
 
 _INPUT = {"image": "picture.png", "audio": "talk.wav"}
 _OUTPUT = {"image": "pictures", "audio": "sounds"}
@@ -97,9 +95,9 @@ def _measured(evaluations: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 def _origin(spec: TokenSpec, made: Provenance) -> Iterator[str]:
     yield f"- exported from: `{made.source or 'an object in memory'}`"
     if made.step is not None:
-        yield f"- trained for {made.step:,} updates by mmtok {made.mmtok or 'of unknown version'}"
+        yield f"- trained for {made.step:,} updates by mmtok {made.mmtok or 'of unknown version'}; {made.weights}"
     if made.commit:
-        yield f"- commit of the sources: `{made.commit}`"
+        yield f"- exported by the sources at commit `{made.commit}`"
     yield f"- fingerprint of the weights: `{spec.fingerprint}`"
     if made.config:
         yield "- configuration:"

@@ -12,16 +12,21 @@ from collections.abc import Sequence
 from typing import Any
 
 
-class Absent:
-    """An importer that finds none of some packages."""
+class Without:
+    """One of Python's finders of modules, which does not know some packages: as where they are not installed.
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = set(names)
+    (One that raises would be noticed by who only asks whether there is such a package, as accelerate does.)
+    """
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        """Called first for every import."""
-        if name.split(".")[0] in self.names:
-            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+    def __init__(self, finder: Any, names: Sequence[str]) -> None:
+        self.finder, self.names = finder, set(names)
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Called for every import."""
+        return None if name.split(".")[0] in self.names else self.finder.find_spec(name, path, target)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.finder, name)
 
 
 def compute(bundle: str) -> dict[str, Any]:
@@ -54,7 +59,7 @@ def compute(bundle: str) -> dict[str, Any]:
 
 def main(bundle: str, result: str, absent: str) -> int:
     """Write the tensors, or say in one line what went wrong."""
-    sys.meta_path.insert(0, Absent(absent.split(",")))
+    sys.meta_path[:] = [Without(finder, absent.split(",")) for finder in sys.meta_path]
     from safetensors.torch import save_file
 
     try:

@@ -1,0 +1,99 @@
+"""Where a tokenizer comes from: what its checkpoint, its run's evaluations and the sources that export it can tell."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmtok.export.folder import CONFIG, is_model
+from mmtok.loading import load, open_checkpoint, tokenizer_of
+from mmtok.tokenizers.base import Tokenizer
+
+EVALUATION = "evaluation.json"
+"""In a bundle; a run has a folder of them."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a tokenizer comes from, as far as that is known."""
+
+    source: str = ""
+    """What was exported."""
+    step: int | None = None
+    """Updates it was trained for."""
+    weights: str = ""
+    """Which of them: their moving average, or as trained."""
+    mmtok: str = ""
+    """Version that trained it."""
+    commit: str = ""
+    """Of the sources that export it, where they are a checkout."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """The whole configuration of the run."""
+    evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Name -> what an evaluation of these weights found."""
+    plugins: tuple[str, ...] = ()
+    """Modules that register names of its configuration."""
+
+
+class Origin(NamedTuple):
+    """A tokenizer and what is known of it."""
+
+    tokenizer: Tokenizer
+    provenance: Provenance
+
+
+def read_origin(path: str | Path, *, raw: bool = False) -> Origin:
+    """A run, a checkpoint, an import or a bundle, as `mmtok.load` takes them, with what it tells of itself.
+
+    Raises:
+        ValueError: it cannot be loaded.
+    """
+    name = Path(path).resolve().name
+    if is_model(path):
+        return Origin(load(path), _of_folder(Path(path), name))
+    found = open_checkpoint(path)
+    settings = found.content["mmtok"]["config"]
+    step = int(found.content["global_step"])
+    averaged = bool(settings["optim"]["ema"]) and not raw
+    made = Provenance(
+        source=name,
+        step=step,
+        weights="moving average" if averaged else "as trained",
+        mmtok=str(found.content["mmtok"].get("version", "")),
+        commit=_commit(),
+        config=settings,
+        evaluations=_evaluations(found.path.parent.parent / "evaluation", step, raw),
+        plugins=tuple(settings["plugins"]),
+    )
+    return Origin(tokenizer_of(found.content, raw=raw), made)
+
+
+def _of_folder(folder: Path, name: str) -> Provenance:
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    file = folder / EVALUATION
+    evaluations = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    source = str(config.get("source") or name)
+    return Provenance(source, commit=_commit(), evaluations=evaluations, plugins=tuple(config.get("plugins", ())))
+
+
+def _evaluations(folder: Path, step: int, raw: bool) -> dict[str, Any]:
+    """Those of these weights, by name, the run's own validation set first."""
+    files = [file for file in folder.glob(f"*step-{step}.json") if ("-raw-" in file.name) == raw]
+    files.sort(key=lambda file: (not file.name.startswith(("step-", "val-")), file.name))
+    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+
+
+def _commit() -> str:
+    """Of the checkout this package lies in; "" where it is installed, or there is no git."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
