@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from dataclasses import asdict, dataclass, field, replace
 from math import log2
@@ -11,6 +10,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from mmtok.tensorfile import write_tensors
 
 Modality = Literal["image", "audio", "text", "vector"]
 
@@ -78,18 +79,11 @@ class Codes:
         Raises:
             OSError: it cannot be written; nothing is left of it.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
         tensors = {"ids": self.ids, "lengths": self.lengths, "source_size": self.source_size}
         tensors |= {f"extras.{name}": value for name, value in self.extras.items()}
         header = {"format": "mmtok-codes-1", "grid": json.dumps(self.grid), "scales": json.dumps(self.scales)}
         header |= {"spec": json.dumps(asdict(spec)), **metadata}
-        try:
-            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path, header)
-        except SafetensorError as error:
-            Path(path).unlink(missing_ok=True)
-            raise OSError(errno.EIO, f"cannot be written ({error})", str(path)) from error
+        write_tensors(tensors, path, header)
 
     @classmethod
     def load(cls, path: str | Path) -> tuple[Codes, CodeSpec]:

@@ -23,7 +23,7 @@ def test_a_file_gives_back_the_codes_and_their_meaning(tmp_path):
 
 
 def test_codes_that_cannot_be_written_are_an_error_of_the_file(tmp_path):
-    with pytest.raises(OSError, match="cannot be written") as failed:
+    with pytest.raises(OSError, match="No such file") as failed:
         codes().save(tmp_path / "nowhere" / "x.safetensors", SPEC)
     assert failed.value.filename == str(tmp_path / "nowhere" / "x.safetensors")
 
