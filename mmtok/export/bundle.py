@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mmtok import __version__
@@ -33,6 +32,7 @@ from mmtok.quantizers.base import quantizers
 from mmtok.registry import load_plugins
 from mmtok.resources import resource_root
 from mmtok.schema import to_plain
+from mmtok.tensorfile import write_tensors
 from mmtok.tokenizers.base import Tokenizer
 from mmtok.tokenizers.exported import build_exported, leave_out
 
@@ -120,15 +120,14 @@ def _write(
     processing = f"{HUB}.processing_{modality}"
     for file, text in flatten(tokenizer, [*entries, processing]).items():
         (folder / file.replace(f"processing_{modality}", "processing_mmtok")).write_text(text, encoding="utf-8")
-    save_file(codebooks(tokenizer), folder / CODEBOOK, {"format": "pt"})
+    write_tensors(codebooks(tokenizer), folder / CODEBOOK, {"format": "pt"})
     if programs:
         from mmtok.export.program import write_programs
 
         write_programs(tokenizer, folder, items, part)
     if part != "both":
         leave_out(tokenizer, part)
-    state = {key: value.detach().cpu().contiguous().clone() for key, value in tokenizer.state_dict().items()}
-    save_file(state, folder / WEIGHTS, {"format": "pt"})
+    write_tensors(tokenizer.state_dict(), folder / WEIGHTS, {"format": "pt"})
     write_golden(items, folder)
     (folder / TOKEN_SPEC).write_text(spec.to_json(), encoding="utf-8")
     _json(folder / PREPROCESSOR, preprocessor(tokenizer))

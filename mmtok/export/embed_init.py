@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mmtok.export.token_spec import TokenSpec
 from mmtok.export.vocab_map import Vocabulary
+from mmtok.tensorfile import write_tensors
 
 FILE = "embed_init.safetensors"
 CODEBOOK = "codebook.safetensors"
@@ -177,10 +178,8 @@ def embed_init(
 
 def write_embed_init(tensors: dict[str, Tensor], folder: Path, vocabulary: Vocabulary, how: How) -> None:
     """Write what `embed_init` gives; the header says of which ids the rows are."""
-    from safetensors.torch import save_file
-
     header = {"first_id": str(vocabulary.text), "size": str(vocabulary.size), "how": how}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / FILE, header)
+    write_tensors(tensors, folder / FILE, header)
 
 
 def install(model: Any, folder: str | Path) -> None:

@@ -6,15 +6,12 @@ Ours has `model_type: mmtok`, and the blocks `tokenizer` and `quantizer` of a re
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mmtok import __version__
@@ -23,6 +20,7 @@ from mmtok.export.reading import CONFIG, PREPROCESSOR, read_folder, read_json
 from mmtok.export.reading import TRANSFORMERS_WEIGHTS as WEIGHTS
 from mmtok.registry import load_plugins
 from mmtok.schema import to_plain
+from mmtok.tensorfile import write_tensors
 from mmtok.tokenizers.base import Tokenizer
 from mmtok.tokenizers.exported import build_exported
 
@@ -118,11 +116,7 @@ def _write(
     """Weights first and config.json last, each by a rename: a folder that was left half written is none."""
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f"{weights}.tmp"
-    try:
-        save_file(dict(state), draft, {"format": "pt"})
-    except SafetensorError as error:
-        draft.unlink(missing_ok=True)
-        raise OSError(errno.EIO, f"cannot be written ({error})", str(folder / weights)) from error
+    write_tensors(state, draft, {"format": "pt"})
     os.replace(draft, folder / weights)
     for name, content in files.items():
         draft = folder / f"{name}.tmp"

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from mmtok.codes import Codes
 from mmtok.quantizers.base import Quantizer
+from mmtok.tensorfile import write_tensors
 from mmtok.tokenizers.base import Tokenizer, evaluating
 
 TENSORS, FACTS = "golden.safetensors", "golden.json"
@@ -143,7 +144,7 @@ def write_golden(items: Sequence[Golden], folder: Path) -> None:
         own |= {name: value for name in ("x", "z", "decoded") if (value := getattr(item, name)) is not None}
         tensors |= {f"{number}.{name}": value.contiguous().clone() for name, value in own.items()}
         facts.append({"grid": codes.grid, "promised": float(item.promised.float().mean())})
-    save_file(tensors, folder / TENSORS, {"format": "pt"})
+    write_tensors(tensors, folder / TENSORS, {"format": "pt"})
     said = {"items": facts, "margin": MARGIN, "latents": TOLERANCE, "decoded": DECODED, "device": "cpu"}
     said |= {"dtype": "float32", "batch": 1, "torch": torch.__version__, "ids_sha256": ids_sha256(items)}
     (folder / FACTS).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
