@@ -61,6 +61,8 @@ def dac_16k() -> Coder:
 def main() -> None:
     side, codec, samples, threads = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     torch.set_num_threads(threads)
+    # Of one thread: the seconds it had a core, which are the clock's where nothing else runs, and do not count waits.
+    clock = time.process_time if threads == 1 else time.perf_counter
     torch.manual_seed(0)
     with torch.inference_mode():
         packages = {"encodec": encodec_24k, "descript-audio-codec": dac_16k}
@@ -70,12 +72,12 @@ def main() -> None:
         decode(codes)
         print(json.dumps({"name": name, "torch": torch.__version__}), flush=True)
         for line in sys.stdin:
-            began = time.perf_counter()
+            began = clock()
             if line.strip() == "encode":
                 encode(x)
             else:
                 decode(codes)
-            print(json.dumps(time.perf_counter() - began), flush=True)
+            print(json.dumps(clock() - began), flush=True)
 
 
 if __name__ == "__main__":
