@@ -5,7 +5,8 @@
 Speed is at equal architecture and published size, all levels: EnCodec 24 kHz and DAC 16 kHz here and in transformers
 with the same random weights, and in `encodec` and `descript-audio-codec`, which have an environment of their own.
 All sides are processes of one thread and take turns in every round, so that a machine shared with others slows all of
-them; ratios are of times of one round, and times are those that the thread had a core. Rounds are kept in FOLDER as they end, and the next call goes on from there.
+them; ratios are of times of one round, and times are those that the thread had a core. Rounds are kept in FOLDER as
+they end, and the next call goes on from there.
 """
 
 from __future__ import annotations
