@@ -31,7 +31,7 @@ def card(tokenizer: Tokenizer, spec: TokenSpec, part: str, made: Provenance, nam
         "",
         "## What its ids mean",
         "",
-        *_meaning(tokenizer, spec),
+        *_meaning(tokenizer, spec, part),
         "",
         *_measured(made.evaluations),
         "## Where it comes from",
@@ -60,7 +60,7 @@ def _use(spec: TokenSpec, part: str) -> Iterator[str]:
     yield "```"
 
 
-def _meaning(tokenizer: Tokenizer, spec: TokenSpec) -> Iterator[str]:
+def _meaning(tokenizer: Tokenizer, spec: TokenSpec, part: str) -> Iterator[str]:
     sizes = spec.codebook_sizes
     size = f"{len(sizes)} x {sizes[0]:,}" if len(set(sizes)) == 1 else " + ".join(f"{size:,}" for size in sizes)
     per = "pixels a side" if spec.modality == "image" else "samples"
@@ -72,7 +72,7 @@ def _meaning(tokenizer: Tokenizer, spec: TokenSpec) -> Iterator[str]:
         yield f"| sample rate | {spec.sample_rate:,} Hz, {spec.sample_rate / spec.downsample:.4g} positions a second |"
     yield f"| layout | {spec.layout.kind}, {spec.layout.order.replace('_', ' ')} |"
     yield f"| names of tokens | `{spec.token(0)}` to `{spec.token(sum(sizes) - 1)}`, `{spec.special('start')}` |"
-    for key, value in tokenizer.describe().items():
+    for key, value in (tokenizer.describe() if part == "both" else {}).items():
         if key in ("parameters", "receptive field", "latency"):
             yield f"| {key} | {value} |"
 

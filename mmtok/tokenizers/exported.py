@@ -13,10 +13,6 @@ PARTS: dict[str, tuple[str, str]] = {"encoder": ("decoder", "decode"), "decoder"
 """Half that an export may consist of -> the half it lacks, and what it therefore cannot do."""
 
 
-class AbsentHalf(ValueError, AttributeError):
-    """What was asked for needs the half that an export leaves out. (An AttributeError too, so that `hasattr` works.)"""
-
-
 class Absent(nn.Module):
     """Stands where an encoder or a decoder was left out, and says so to who needs it."""
 
@@ -33,10 +29,11 @@ class Absent(nn.Module):
         except AttributeError:
             if name.startswith("_"):
                 raise
+        # No AttributeError: a property of the networks that asks for this would seem to be missing itself.
         raise self._refusal()
 
-    def _refusal(self) -> AbsentHalf:
-        return AbsentHalf(
+    def _refusal(self) -> ValueError:
+        return ValueError(
             f"this tokenizer was exported without its {self.lacking} and cannot {self.task}. Use a whole bundle."
         )
 
