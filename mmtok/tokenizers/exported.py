@@ -27,7 +27,7 @@ class Absent(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            if name.startswith("_"):
+            if name.startswith("_") or name == "parametrizations":  # PyTorch looks for it in any module
                 raise
         # No AttributeError: a property of the networks that asks for this would seem to be missing itself.
         raise self._refusal()
