@@ -13,6 +13,10 @@ PARTS: dict[str, tuple[str, str]] = {"encoder": ("decoder", "decode"), "decoder"
 """Half that an export may consist of -> the half it lacks, and what it therefore cannot do."""
 
 
+_LOOKED_FOR = ("parametrizations", "weight")
+"""What `optimize` looks for in any module, to find that most have none."""
+
+
 class Absent(nn.Module):
     """Stands where an encoder or a decoder was left out, and says so to who needs it."""
 
@@ -27,7 +31,7 @@ class Absent(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            if name.startswith("_") or name == "parametrizations":  # PyTorch looks for it in any module
+            if name.startswith("_") or name in _LOOKED_FOR:
                 raise
         # No AttributeError: a property of the networks that asks for this would seem to be missing itself.
         raise self._refusal()
