@@ -211,7 +211,7 @@ def stream_order(sets: Sequence[ShardSet], config: DataConfig, seed: int) -> Str
 
 
 def loader(
-    stream: BatchStream | ValStream, workers: int, *, pin_memory: bool = False, context: str | None = None
+    stream: IterableDataset, workers: int, *, pin_memory: bool = False, context: str | None = None
 ) -> DataLoader:
     """A DataLoader over a stream of ready batches.
 

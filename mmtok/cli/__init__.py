@@ -24,6 +24,7 @@ VERBS: dict[str, str] = {
     "export": "write a tokenizer as a bundle, or as a model of another library",
     "verify": "look whether a bundle keeps what it promises",
     "vocab": "make one vocabulary of a text tokenizer and bundles",
+    "tokenize": "turn shards into shards of codes",
     "wandb-sync": "upload what W&B has written offline, in order",
     "doctor": "say what this machine has, and what each recipe still lacks",
 }

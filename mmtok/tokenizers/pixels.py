@@ -209,7 +209,7 @@ def _from_tensor(pixels: Tensor, value_range: tuple[float, float]) -> Tensor:
     if value_range == (-1.0, 1.0) and x.numel() and x.min() >= 0 and x.max() > 0.5:
         warnings.warn(
             "This float picture has no value below 0: it is taken as [-1, 1]. Give value_range=(0, 1) if it is not.",
-            stacklevel=4,
+            stacklevel=5,
         )
     return x
 
