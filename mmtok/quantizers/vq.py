@@ -110,7 +110,7 @@ class VQ(Quantizer):
         x = self._normalise(self.project_in(z))
         flat = x.detach().flatten(0, 1)
         ids = self._nearest(flat)
-        codes = F.embedding(ids, self.codebook).view_as(x)
+        codes = F.embedding(ids, self._codes()).view_as(x)
         # Both terms are taken here: after the straight-through step below they would be zero (image.md trap 1).
         distance = (x - codes.detach()).square().mean(-1)
         losses = {"commitment": self.config.commitment_weight * context.mean(distance)}
@@ -125,10 +125,14 @@ class VQ(Quantizer):
         return self.project_out(self._normalise(self.project_in(z.float())))
 
     def dequantize(self, ids: Tensor, context: Context) -> Tensor:
-        return self.project_out(F.embedding(ids[:, 0].clamp(min=0), self.codebook))
+        return self.project_out(F.embedding(ids[:, 0].clamp(min=0), self._codes()))
 
     def code_table(self) -> Tensor:
-        return self.codebook.detach().float()
+        return self._codes().detach().float()
+
+    def _codes(self) -> Tensor:
+        """The codebook as it is used. Moving averages are normalised as they move; a gradient step keeps no length."""
+        return self._normalise(self.codebook) if self.config.learn == "gradient" else self.codebook
 
     @torch.no_grad()
     def margins(self, z: Tensor) -> Tensor:
@@ -150,7 +154,7 @@ class VQ(Quantizer):
 
     def _compared(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Latents and codes in the form in which the nearest is looked for."""
-        codes = self.codebook.detach()
+        codes = self._codes().detach()
         return (F.normalize(x, dim=-1), F.normalize(codes, dim=-1)) if self.config.cosine else (x, codes)
 
     @torch.no_grad()

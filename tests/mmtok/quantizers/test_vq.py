@@ -105,6 +105,18 @@ def test_the_norm_of_cosine_codes_cannot_run_away():  # image.md trap 8
     torch.testing.assert_close(quantizer.codebook.norm(dim=1), torch.ones(16))
 
 
+def test_codes_compared_by_direction_have_none_but_that_however_they_learn():
+    quantizer = build_quantizer("vq", dim=8, codebook_size=16, l2=True, learn="gradient")
+    before = quantizer(clusters(16))
+    with torch.no_grad():  # as steps of an optimiser do
+        quantizer.codebook.mul_(torch.linspace(0.1, 3, 16)[:, None])
+    after = quantizer(clusters(16))
+    assert torch.equal(after.ids, before.ids)
+    torch.testing.assert_close(after.values, before.values)
+    torch.testing.assert_close(quantizer.decode(after.ids), after.values)
+    torch.testing.assert_close(quantizer.code_table().norm(dim=1), torch.ones(16))
+
+
 def test_beta_weighs_the_commitment_and_not_the_codebook():  # image.md trap 1
     z = torch.randn(1, 40, 8, requires_grad=True)
     norms = []
