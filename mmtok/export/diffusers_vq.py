@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmtok.export.hf_state import Blocks, Files
 from mmtok.export.kinds import VQGAN, Configs
-from mmtok.export.pictures import encoder_of, from_model, require_unit, single_groups, to_model
+from mmtok.export.pictures import codes_of, encoder_of, from_model, require_unit, single_groups, to_model
 from mmtok.export.reading import DIFFUSERS_WEIGHTS, read_folder
 from mmtok.quantizers.vq import VQConfig
 from mmtok.tokenizers.base import Tokenizer
@@ -156,8 +156,7 @@ def state_to(state: Mapping[str, Tensor], tokenizer: Tokenizer) -> dict[str, Ten
     config = tokenizer.quantizer.config
     assert isinstance(config, VQConfig)
     if config.l2:
-        require_unit(state["quantizer.codebook"], "VQModel chooses by distance, which is quantizer.l2 only where each "
-                     "has length 1, as quantizer.learn=ema keeps them.")  # fmt: skip
+        require_unit(codes_of(tokenizer), "VQModel chooses by distance, which is quantizer.l2 only of length 1.")
     out = to_model(state, tokenizer, partial(_place, levels=len(encoder_of(tokenizer).widths)))
     return {
         name: value[..., 0, 0] if ".attentions." in name and value.dim() == 4 else value for name, value in out.items()

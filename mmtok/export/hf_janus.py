@@ -13,12 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mmtok.export.hf_state import Blocks, Files
 from mmtok.export.kinds import VQGAN, Configs
-from mmtok.export.pictures import encoder_of, from_model, require_unit, single_groups, to_model
+from mmtok.export.pictures import codes_of, encoder_of, from_model, require_unit, single_groups, to_model
 from mmtok.export.reading import CONFIG, TRANSFORMERS_WEIGHTS, mapping, read_json, read_weights
 from mmtok.tokenizers.base import Tokenizer
 
@@ -78,8 +77,13 @@ def config_of(config: Mapping[str, Any]) -> Blocks:
             "dim": config.get("embed_dim", 8),
             "encoder": encoder,
         },
-        # Moving averages keep the rows at length 1, so that what is fine-tuned can be written again.
-        "quantizer": {"name": "vq", "codebook_size": config.get("num_embeddings", 16384), "l2": True},
+        # As LlamaGen trains it.
+        "quantizer": {
+            "name": "vq",
+            "codebook_size": config.get("num_embeddings", 16384),
+            "l2": True,
+            "learn": "gradient",
+        },
     }
 
 
@@ -142,8 +146,7 @@ def state_from(state: Mapping[str, Tensor], tokenizer: Tokenizer) -> dict[str, T
         "JanusVQVAE.encode compares latents with them as they are, and decode normalises them, so that its own ids do "
         "not come back. Normalise quantize.embedding.weight first, as Janus' own code does.",
     )
-    # How often each was used is not known; one each, so that averages start from what is there.
-    return out | {"quantizer.usage": torch.ones(len(out["quantizer.codebook"]))}
+    return out
 
 
 def state_to(state: Mapping[str, Tensor], tokenizer: Tokenizer) -> dict[str, Tensor]:
@@ -152,10 +155,7 @@ def state_to(state: Mapping[str, Tensor], tokenizer: Tokenizer) -> dict[str, Ten
     Raises:
         ValueError: the codes have other lengths than 1.
     """
-    require_unit(
-        state["quantizer.codebook"],
-        "JanusVQVAE normalises them when it decodes. Train with quantizer.l2=true and quantizer.learn=ema.",
-    )
+    require_unit(codes_of(tokenizer), "JanusVQVAE normalises them when it decodes. Train with quantizer.l2=true.")
     return to_model(state, tokenizer, partial(_place, levels=len(encoder_of(tokenizer).widths)))
 
 

@@ -22,7 +22,7 @@ from mmtok.tokenizers.base import Tokenizer
 MODEL = "MimiModel"
 read = read_folder
 
-_REQUIRED = {
+_REQUIRED: dict[str, Any] = {
     "use_causal_conv": True,
     "trim_right_ratio": 1.0,
     "attention_bias": False,
@@ -56,7 +56,12 @@ def config_of(config: Mapping[str, Any]) -> Blocks:
         "upsample_groups": dim,
         "codebook_dim": inner,
     }
-    given = {"intermediate_size": 2048, "num_key_value_heads": 8, "upsample_groups": 512, "codebook_dim": 256} | config
+    given: Mapping[str, Any] = {
+        "intermediate_size": 2048,
+        "num_key_value_heads": 8,
+        "upsample_groups": 512,
+        "codebook_dim": 256,
+    } | dict(config)
     # Not in the configuration of a whole model.
     dropped = [name for name in ("encoder_config", "decoder_config") if name in config and config[name] is None]
     if dropped:

@@ -59,7 +59,11 @@ class Kind(Generic[T, E, Q]):
         if not isinstance(tokenizer, self.tokenizer):
             modality = tokenizers.name_of(tokenizer)
             raise ValueError(f"{model} is for {self.signals}, and this tokenizer is of '{modality}'.")
-        if not isinstance(encoder, self.encoder) or not isinstance(quantizer, self.quantizer):
+        if (
+            not isinstance(encoder, self.encoder)
+            or not isinstance(quantizer, self.quantizer)
+            or not self._exact(configs)
+        ):
             assert isinstance(encoder, EncoderConfig)
             names = f"encoder.name={networks.name_of(encoder)}, quantizer.name={quantizers.name_of(quantizer)}"
             raise ValueError(f"{model} cannot express {names}; only {self._names()} can be.")
@@ -73,6 +77,11 @@ class Kind(Generic[T, E, Q]):
         _flatten(to_plain(tokenizer) | {"encoder": to_plain(encoder)}, "tokenizer", flat)
         _flatten(to_plain(quantizer), "quantizer", flat)
         return {key: value for key, value in flat.items() if key not in self.free}
+
+    def _exact(self, configs: Configs) -> bool:
+        """Whether no block is of a class that is derived from ours, as `rq` is from `vq`, and does more."""
+        tokenizer, quantizer = configs
+        return type(getattr(tokenizer, "encoder", None)) is self.encoder and type(quantizer) is self.quantizer
 
     def _names(self) -> str:
         def name(registry: Any, config: type) -> str:

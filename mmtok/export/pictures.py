@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mmtok.export.kinds import VQGAN, Configs, groups_of
 from mmtok.networks.conv2d import Conv2dConfig
+from mmtok.quantizers.vq import VQ
 from mmtok.tokenizers.base import Tokenizer
 
 Place = Callable[[str], str]
@@ -93,8 +94,14 @@ def to_model(state: Mapping[str, Tensor], tokenizer: Tokenizer, place: Place) ->
     )
     for name, layer in (("quant_conv", inner[0].then(outer[0])), ("post_quant_conv", outer[1].then(inner[1]))):
         out[f"{name}.weight"], out[f"{name}.bias"] = layer.weight.float()[..., None, None], layer.bias.float()
-    out["quantize.embedding.weight"] = state["quantizer.codebook"]
+    out["quantize.embedding.weight"] = codes_of(tokenizer)
     return out
+
+
+def codes_of(tokenizer: Tokenizer) -> Tensor:
+    """The codes (K, D) of a VQGAN as it uses them."""
+    assert isinstance(tokenizer.quantizer, VQ)
+    return tokenizer.quantizer.code_table()
 
 
 def require_unit(codes: Tensor, why: str) -> None:
