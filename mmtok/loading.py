@@ -26,7 +26,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", raw: bool = Fa
 
     Args:
         path: a run directory, or one of its checkpoints; what `mmtok import` wrote; or the folder of a model of
-            transformers that is a tokenizer here (`EncodecModel`, `DacModel`).
+            transformers or diffusers that is a tokenizer here (`mmtok.export.formats`).
         device: where to put it.
         raw: take the weights as trained instead of their average; imported ones have no other.
 
