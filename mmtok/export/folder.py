@@ -65,7 +65,10 @@ def _from_ours(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Tokeni
     try:
         tokenizer.load_state_dict(state, assign=True)
     except RuntimeError as error:
-        raise ValueError(f"the weights do not fit the {CONFIG}. {error}") from error
+        # torch writes a line for each tensor, of which there may be hundreds.
+        first, *more = (line.strip(" \t.") for line in str(error).splitlines()[1:] or [str(error)])
+        count = f", and {len(more)} more" if more else ""
+        raise ValueError(f"the weights do not fit the {CONFIG}: {first}{count}.") from error
     return tokenizer
 
 

@@ -7,6 +7,7 @@ last row and column, silence). They compute in float32 on the device they were e
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -98,7 +99,9 @@ def _export(module: nn.Module, example: Tensor, free: dict[int, Any], path: Path
         raise ValueError(f"torch.export cannot make {path.name} of this tokenizer: {' '.join(lines)}") from error
     # They would be kept as a pickle.
     program.example_inputs = None
-    torch.export.save(program, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of how PyTorch lays out what it writes and reads
+        torch.export.save(program, path)
 
 
 def check_programs(folder: Path, items: Sequence[Golden], step: int) -> Iterator[str]:
@@ -151,4 +154,6 @@ def _load(path: Path) -> nn.Module | None:
             pickle = name.endswith((".pt", ".pkl")) and archive.getinfo(name).file_size  # ours are empty
             if pickle or (name.endswith("_config.json") and b'"use_pickle": true' in archive.read(name)):
                 raise ValueError(f"{path.name} holds a pickle ({name}), which could run anything when it is read.")
-    return torch.export.load(path).module()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.export.load(path).module()

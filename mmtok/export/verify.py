@@ -115,18 +115,10 @@ def verify(path: str | Path, *, say: Callable[[str], None] = lambda line: None, 
 def _looked(check: Check, bundle: _Bundle) -> list[str]:
     try:
         return list(check(bundle))
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        IndexError,
-        AttributeError,
-        OSError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:
-        text = str(error).strip() or type(error).__name__
-        return [f"cannot be looked at: {text}"]
+    except KeyError as error:
+        return [f"a file lacks {error}"]
+    except (ValueError, TypeError, IndexError, AttributeError, OSError, RuntimeError, SafetensorError) as error:
+        return [str(error).strip() or type(error).__name__]
 
 
 def _manifest(bundle: _Bundle) -> Iterator[str]:
@@ -152,11 +144,12 @@ def _manifest(bundle: _Bundle) -> Iterator[str]:
 
 def _strangers(bundle: _Bundle) -> Iterator[str]:
     """Files that could be run and that nobody vouches for."""
-    listed = json.loads((bundle.folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+    file = bundle.folder / MANIFEST
+    listed = json.loads(file.read_text(encoding="utf-8"))["files"] if file.is_file() else ()
     for path in sorted(bundle.folder.rglob("*")):
         if path.suffix in PICKLES:
             yield f"{path.name} is a pickle, or can hold one, which could run anything when it is read"
-        elif path.name not in listed and path.suffix in (".py", ".pt2", ".safetensors", ".so"):
+        elif listed and path.name not in listed and path.suffix in (".py", ".pt2", ".safetensors", ".so"):
             yield f"{path.name} is not in {MANIFEST}"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import BatchFeature, FeatureExtractionMixin
 
-from mmtok.tokenizers.pixels import Interpolation, center_crop, read_pixels, resize, to_unit
+from mmtok.tokenizers.pixels import Interpolation, prepare, to_unit
 
 
 class MmtokProcessor(FeatureExtractionMixin):
@@ -24,11 +24,6 @@ class MmtokProcessor(FeatureExtractionMixin):
     def __call__(self, images: Any, size: int | None = None, **_: Any) -> BatchFeature:
         """One picture or a list of them: paths, bytes, PIL pictures or arrays."""
         size = size or self.size
-        prepared = [self._one(image, size) for image in (images if isinstance(images, list | tuple) else [images])]
-        return BatchFeature({"x": torch.cat(prepared)})
-
-    def _one(self, image: Any, size: int | None) -> torch.Tensor:
-        picture = read_pixels(image, self.channels)
-        if size:
-            picture = center_crop(resize(picture, size, self.interpolation), size)
-        return to_unit(picture)
+        each = images if isinstance(images, list | tuple) else [images]
+        x = [to_unit(prepare(image, self.channels, size, size, self.interpolation)) for image in each]
+        return BatchFeature({"x": torch.cat(x)})

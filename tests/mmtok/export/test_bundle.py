@@ -225,3 +225,23 @@ def test_the_five_lines_work_where_mmtok_is_absent(tmp_path, monkeypatch):
     ids = vocabulary.to_ids(codes, TokenSpec.read(bundle))[0]
     assert str(ids[:8].tolist()) in done.stdout
     assert (tmp_path / "out.png").is_file()
+
+
+def test_processors_prepare_as_the_tokenizer_does(tmp_path):
+    pytest.importorskip("transformers")
+    from mmtok.export.bundle import preprocessor
+    from mmtok.export.hub import processing_audio, processing_image
+
+    pictures = image()
+    picture = to_pil(golden(pictures)[0].x)[0]
+    made = processing_image.MmtokProcessor(**preprocessor(pictures))
+    assert made(picture)["x"].equal(pictures.preprocess(picture))
+    assert made([picture, picture], size=12)["x"].equal(
+        pictures.preprocess(picture, resize=12, crop=12).repeat(2, 1, 1, 1)
+    )
+    sounds = audio()
+    long, short = torch.rand(400) - 0.5, torch.rand(330) - 0.5
+    batch = processing_audio.MmtokProcessor(**preprocessor(sounds))([long, short], sampling_rate=8000)
+    assert batch["lengths"].tolist() == [400, 330]
+    codes = sounds.encode(batch["x"], batch["lengths"])
+    assert codes.ids[1:, :, :33].equal(sounds.encode(sounds.preprocess(short)).ids)
