@@ -6,9 +6,11 @@
   mmtok evaluate runs/demo/run --baselines         # JPEG, WebP, AVIF and JPEG XL at equal bits on the same pictures
   mmtok evaluate runs/speech/run --baselines       # of sounds: Opus at 6 and 12 kb/s on the same clips
   mmtok evaluate runs/speech/run --shards data/fsdd/all --samples 3000 --probe
+  mmtok evaluate imports/llamagen --shards data/imagenette/val --image-size 256    # an import or a bundle
 
 Writes RUN/evaluation/SET-step-N.json (here val- and kodak-val-step-N.json; with --raw val-raw-step-N.json), and
-pictures of reconstructions, of code usage and of the codecs' results beside it.
+pictures of reconstructions, of code usage and of the codecs' results beside it; of a bundle, which is sealed, in
+BUNDLE-evaluation/.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from mmtok.evaluation.comparison import Instruments
     from mmtok.tokenizers.base import Tokenizer
 
+DEFAULT_SIZE = 256
+"""Side of the squares that an imported tokenizer of pictures is measured on."""
 EXAMPLES = 10
 """Pictures of the contact sheets, spread over the set."""
 KEYS = r"(?P<digit>\d)_(?P<speaker>[a-z]+)_\d+"
@@ -37,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run directory, one of its checkpoints, or an import")
     parser.add_argument("--shards", metavar="SET", help="shard set (default: the run's; imports have none)")
     parser.add_argument("--samples", type=int, help="items to measure at most (default: the run's data.val_samples)")
+    parser.add_argument(
+        "--image-size", type=int, metavar="PIXELS", help="side of the squares measured (default: the run's, else 256)"
+    )
     parser.add_argument("--features", default="auto", help="of the Frechet distance and KID; 'none' leaves them out")
     parser.add_argument(
         "--lpips", default="auto", help="net of LPIPS: alex (default, where its weights are), vgg, none"
@@ -93,21 +101,26 @@ def imported(args: argparse.Namespace) -> Subject:
     """A tokenizer without a run, which knows of no data.
 
     Raises:
-        ValueError: no set is named, or it is not one of sounds.
+        ValueError: no set is named.
     """
     from datamodules.audio import AudioConfig
+    from datamodules.images import ImagesConfig
+    from mmtok.export.bundle import MANIFEST
     from mmtok.export.folder import read_model
 
     if not args.shards:
         raise ValueError(f"{args.run} was not trained here, so it has no validation set. Name one: --shards SET.")
     tokenizer = read_model(args.run)
     spec = tokenizer.spec
-    if spec.sample_rate is None:
-        raise ValueError(f"evaluate measures imported tokenizers of sounds, and {args.run} is of '{spec.modality}'.")
-    data = AudioConfig(
-        shards=args.shards, sample_rate=spec.sample_rate, channels=spec.channels, batch_size=8, workers=0
-    )  # fmt: skip
-    return Subject(tokenizer, data, Path(args.run))
+    common: dict[str, Any] = {"shards": args.shards, "batch_size": 8, "workers": 0}
+    data: DataConfig
+    if spec.sample_rate is not None:
+        data = AudioConfig(sample_rate=spec.sample_rate, channels=spec.channels, **common)
+    else:
+        data = ImagesConfig(image_size=DEFAULT_SIZE, grey=spec.channels == 1, **common)
+    folder = Path(args.run)
+    sealed = (folder / MANIFEST).is_file()  # a file that is put into a bundle breaks its promises
+    return Subject(tokenizer, data, folder.with_name(f"{folder.name}-evaluation") if sealed else folder)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -125,6 +138,10 @@ def run(args: argparse.Namespace) -> int:
     modality = tokenizer.spec.modality
     if modality not in ("image", "audio"):
         raise ValueError(f"evaluate measures pictures and sounds, and {args.run} is of modality '{modality}'.")
+    if args.image_size is not None:
+        if modality != "image":
+            raise ValueError("--image-size is of pictures, and this tokenizer is for sounds.")
+        subject = subject._replace(data=replace(subject.data, image_size=args.image_size))  # type: ignore[call-arg]
     held_out = HeldOut(subject.data, args, sounds.EXAMPLES if modality == "audio" else EXAMPLES)
     device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     check_device(device)
@@ -135,7 +152,6 @@ def run(args: argparse.Namespace) -> int:
     if modality == "audio":
         sounds.measure(tokenizer, held_out, args, notes, target, device)
     else:
-        assert config is not None
         measure(tokenizer, held_out, args, notes, target, config, device)
     print(f"wrote {target}")
     return 0
@@ -161,7 +177,7 @@ def measure(
     args: argparse.Namespace,
     notes: Mapping[str, Any],
     target: Path,
-    config: RunConfig,
+    config: RunConfig | None,
     device: str,
 ) -> None:
     """Measure a tokenizer of pictures, write, draw, and tell."""
@@ -174,7 +190,7 @@ def measure(
     instruments = build_instruments(args.features, args.lpips, device)
     report = evaluate(
         tokenizer, held_out, instruments=instruments, device=device, examples=EXAMPLES, every=held_out.every,
-        notes={**notes, "trained_on": judges_of_training(config, instruments)},
+        notes={**notes, "trained_on": {} if config is None else judges_of_training(config, instruments)},
     )  # fmt: skip
     report.save(target)
     for picture in draw(report, target):
@@ -203,15 +219,13 @@ def judges_of_training(config: RunConfig, instruments: Instruments) -> dict[str,
 
 def compare(report: EvaluationReport, pictures: HeldOut, instruments: Instruments, target: Path) -> None:
     """Measure every codec of this machine, add each to the file as soon as it is known, and draw them side by side."""
-    import dataclasses
-
     from mmtok.cli.figures import draw_baselines, table
     from mmtok.evaluation.baselines import choices, measure_codecs
     from mmtok.evaluation.codecs import available_codecs
 
     if "bits_per_pixel" not in report.metrics:
         raise ValueError(f"{target.stem}: a tokenizer without a quantizer has no bits that codecs could be held to.")
-    report = dataclasses.replace(report, choices=report.choices | {"baselines": choices()})
+    report = replace(report, choices=report.choices | {"baselines": choices()})
     measured = measure_codecs(
         pictures, available_codecs(), report.metrics["bits_per_pixel"],
         instruments=instruments, examples=EXAMPLES, every=pictures.every,
@@ -219,7 +233,7 @@ def compare(report: EvaluationReport, pictures: HeldOut, instruments: Instrument
     results = []
     for result in measured:
         results.append(result)
-        report = dataclasses.replace(report, baselines=tuple(one.to_dict() for one in results))
+        report = replace(report, baselines=tuple(one.to_dict() for one in results))
         report.save(target)
     if sheet := draw_baselines(report, results, target):
         print(f"drew {sheet}")

@@ -131,3 +131,21 @@ def test_a_tokenizer_without_bits_has_no_equal_bits(tmp_path):
     report = EvaluationReport(1, {"psnr": 20.0}, [], {})
     with pytest.raises(ValueError, match="without a quantizer has no bits"):
         compare(report, None, None, tmp_path / "val.json")
+
+
+def test_a_bundle_of_pictures_is_measured_beside_itself(run, shards, tmp_path, capsys):
+    bundle = tmp_path / "bundle"
+    assert main(["export", str(run), "-o", str(bundle)]) == 0
+    words = ["evaluate", str(bundle), "--shards", str(shards / "val"), "--features", "none", "--lpips", "none"]
+    assert main([*words, "--image-size", "32", "--device", "cpu"]) == 0
+    found = json.loads((tmp_path / "bundle-evaluation" / "evaluation" / f"{shards.name}-val.json").read_text())
+    assert found["choices"]["preprocessing"]["image_size"] == 32
+    assert found["choices"]["weights"] == "imported"
+    assert found["metrics"]["tokens_per_image"] == 8 * 8
+    assert not (bundle / "evaluation").exists()
+
+
+def test_a_bundle_without_a_set_says_what_it_lacks(run, tmp_path, capsys):
+    assert main(["export", str(run), "-o", str(tmp_path / "bundle")]) == 0
+    assert main(["evaluate", str(tmp_path / "bundle"), "--device", "cpu"]) == 2
+    assert "Name one: --shards SET" in capsys.readouterr().err
