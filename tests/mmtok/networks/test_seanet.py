@@ -144,8 +144,10 @@ def test_causal_frames_depend_on_nothing_after_them(name):
     hop = net.downsample
     x = torch.randn(1, 1, 40 * hop)
     z = net.encoder(x)
-    torch.testing.assert_close(net.encoder(x[..., : 30 * hop]), z[..., :30], atol=1e-6, rtol=0)
-    torch.testing.assert_close(net.decoder(z[..., :30]), net.decoder(z)[..., : 30 * hop], atol=1e-6, rtol=0)
+    y = net.decoder(z)
+    near = 2e-6 * max(1, z.abs().max(), y.abs().max())  # another length is convolved in another order
+    torch.testing.assert_close(net.encoder(x[..., : 30 * hop]), z[..., :30], atol=near, rtol=0)
+    torch.testing.assert_close(net.decoder(z[..., :30]), y[..., : 30 * hop], atol=near, rtol=0)
 
 
 @pytest.mark.parametrize("name", EVERY)
