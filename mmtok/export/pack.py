@@ -1,0 +1,291 @@
+"""Documents -> rows of one length, in the format of a trainer: `mmtok pack`.
+
+A document is never cut unless it is longer than a row. Rows are filled best fit: a document goes into the fullest of a
+few open rows that has room for it, and what is left at the end of a row is padding. The same sets give the same rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from mmtok import __version__
+from mmtok.export.documents import TEXT, Document, Documents, Source, Texts
+from mmtok.export.vocab_map import Vocabulary
+
+FORMATS = ("megatron", "parquet", "webdataset", "litdata")
+"""Modules of `mmtok.export.packs`, each with a `Writer`."""
+FILE = "pack.json"
+OPEN = 64
+"""Rows that wait for documents that fit."""
+Long = Literal["split", "drop"]
+
+
+class Row(NamedTuple):
+    """What a trainer reads as one item."""
+
+    ids: np.ndarray
+    """(N,) of the pack's type: documents one after the other, then padding."""
+    lengths: tuple[int, ...]
+    """Of the documents, or the parts of a long one; their sum is where the padding begins."""
+    keys: tuple[str, ...]
+    """Of the samples they are of."""
+
+
+class Writer(Protocol):
+    """What a module of `packs` offers: writes rows into a folder that exists and is empty."""
+
+    def __init__(self, folder: Path, facts: Facts) -> None: ...
+
+    def add(self, row: Row) -> None:
+        """Write one row."""
+
+    def close(self) -> None:
+        """Finish all files."""
+
+
+@dataclass
+class Facts:
+    """What a pack is, for its readers."""
+
+    format: str
+    length: int | None
+    """Ids of a row; None where each row is a document, of its own length."""
+    dtype: str
+    vocabulary_size: int
+    """Rows of the embedding."""
+    vocabulary: dict[str, str]
+    """Prefix of each tokenizer in the vocabulary -> hash of its spec."""
+    orders: list[str]
+    bos: int | None
+    eos: int
+    pad: int
+    sources: list[str]
+    mmtok: str = __version__
+    keys: int = 0
+    """Samples that were looked at."""
+    documents: int = 0
+    tokens: int = 0
+    """Ids, without padding."""
+    rows: int = 0
+    padding: int = 0
+    long: int = 0
+    """Documents longer than a row."""
+    dropped: int = 0
+    """Of them, those left out."""
+    missing: dict[str, int] = field(default_factory=dict)
+    """Order and part -> keys that lack the part, and so gave no document of this order."""
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    """Key and reason of what could not be read."""
+
+
+def pack(
+    sets: Sequence[str],
+    vocab: str | Path,
+    out: str | Path,
+    *,
+    to: str,
+    length: int | None = None,
+    orders: Sequence[Sequence[str]] = (),
+    text: str = "txt",
+    long: Long = "split",
+    eos: str = "",
+    bos: bool = True,
+    overwrite: bool = False,
+) -> Facts:
+    """Write documents of some shard sets for a trainer; the folder appears whole or not at all.
+
+    Args:
+        sets: of codes (`mmtok tokenize`), or with texts. The text of a key is that of the first set that has one.
+        vocab: folder of the vocabulary.
+        out: the folder.
+        to: one of `FORMATS`.
+        length: ids of a row; None for a row a document, of its own length.
+        orders: of the parts of a document, by prefix or modality, or "text"; a sample gives one document for each. By
+            default the codes of all sets, in their order.
+        text: extension of the member with the text.
+        long: what becomes of a document longer than a row: cut into rows, or left out.
+        eos: name of the token that ends a document; by default the tokenizer's own.
+        bos: begin documents with the tokenizer's bos, where it has one of its own.
+        overwrite: replace a pack that exists.
+
+    Raises:
+        ValueError: codes of another tokenizer than the vocabulary's, parts that no set has, or a folder that is taken.
+    """
+    target = Path(out)
+    _refuse(target, to, length, overwrite)
+    vocabulary = Vocabulary.read(vocab)
+    sources = [Source.open(one, vocabulary, text) for one in sets]
+    wanted = _orders(orders, sources)
+    texts = Texts(vocab, vocabulary, eos=eos, bos=bos)
+    documents = Documents(sources, vocabulary, texts, wanted, text)
+    facts = Facts(
+        format=to,
+        length=length,
+        dtype=id_type(to, vocabulary.size),
+        vocabulary_size=vocabulary.size,
+        vocabulary={spec.prefix: spec.sha256 for spec in vocabulary.specs},
+        orders=[",".join(order) for order in wanted],
+        bos=texts.bos,
+        eos=texts.eos,
+        pad=texts.pad,
+        sources=[source.keyed.shards.name(2) for source in sources],
+    )
+    draft = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        _write(draft, documents, facts, long)
+        _publish(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return facts
+
+
+def id_type(form: str, size: int) -> str:
+    """The type of ids that a format's own readers expect for a vocabulary."""
+    if form == "parquet":
+        return "int32"
+    # Megatron's own rule is 65,500 and not 65,536; one for all.
+    return "uint16" if size < 65_500 and form != "litdata" else "int32"
+
+
+def _write(folder: Path, documents: Documents, facts: Facts, long: Long) -> None:
+    writer: Writer = import_module(f"mmtok.export.packs.{facts.format}").Writer(folder, facts)
+    counted = _counted(documents, facts)
+    rows = plain(counted) if facts.length is None else fill(counted, facts, long)
+    for row in rows:
+        facts.rows += 1
+        facts.padding += len(row.ids) - sum(row.lengths)
+        writer.add(Row(row.ids.astype(facts.dtype), row.lengths, row.keys))
+    facts.keys, facts.missing, facts.bad = documents.keys, dict(sorted(documents.missing.items())), documents.bad
+    if not facts.rows:
+        lacking = ", ".join(f"{count} of {name}" for name, count in facts.missing.items()) or "no sample"
+        raise ValueError(f"no document came of {facts.keys:,} samples, for want of parts: {lacking}.")
+    writer.close()
+    (folder / FILE).write_text(json.dumps(asdict(facts), indent=1) + "\n", encoding="utf-8")
+
+
+def _counted(documents: Iterable[Document], facts: Facts) -> Iterator[Document]:
+    for document in documents:
+        facts.documents += 1
+        facts.tokens += len(document.ids)
+        yield document
+
+
+def plain(documents: Iterable[Document]) -> Iterator[Row]:
+    """A row for each document."""
+    for document in documents:
+        yield Row(document.ids, (len(document.ids),), (document.key,))
+
+
+def fill(documents: Iterable[Document], facts: Facts, long: Long) -> Iterator[Row]:
+    """Rows of `facts.length` ids, in the order in which they were begun within what is open."""
+    length = facts.length
+    assert length is not None
+    rows: list[list[Document]] = []
+    free: list[int] = []
+    for document in documents:
+        if len(document.ids) > length:
+            facts.long += 1
+            if long == "drop":
+                facts.dropped += 1
+                facts.tokens -= len(document.ids)
+                continue
+        for begin in range(0, len(document.ids), length):
+            part = Document(document.key, document.ids[begin : begin + length])
+            fitting = [(room, at) for at, room in enumerate(free) if room >= len(part.ids)]
+            if fitting:
+                at = min(fitting)[1]
+            else:
+                at = len(rows)
+                rows.append([])
+                free.append(length)
+            rows[at].append(part)
+            free[at] -= len(part.ids)
+            if not free[at] or len(rows) > OPEN:
+                at = min(range(len(rows)), key=lambda one: (free[one], one))
+                free.pop(at)
+                yield _padded(rows.pop(at), length, facts.pad)
+    for row in rows:
+        yield _padded(row, length, facts.pad)
+
+
+def _padded(parts: Sequence[Document], length: int, pad: int) -> Row:
+    ids = np.full(length, pad, dtype=np.int64)
+    joined = np.concatenate([part.ids for part in parts])
+    ids[: len(joined)] = joined
+    return Row(ids, tuple(len(part.ids) for part in parts), tuple(part.key for part in parts))
+
+
+def _orders(orders: Sequence[Sequence[str]], sources: Sequence[Source]) -> list[tuple[str, ...]]:
+    """Orders by prefix.
+
+    Raises:
+        ValueError: a part that no set has, or that two tokenizers may be meant by.
+    """
+    specs = {source.spec.prefix: source.spec for source in sources if source.spec is not None}
+    names = [*specs, *([TEXT] if any(source.has_text for source in sources) else [])]
+    if not orders:
+        return [tuple(specs) or (TEXT,)]
+    found = []
+    for order in orders:
+        prefixes = []
+        for name in order:
+            same = [prefix for prefix, spec in specs.items() if spec.modality == name]
+            if name not in names and len(same) != 1:
+                hint = f"may be {' or '.join(same)}" if same else "is in none of the sets"
+                raise ValueError(f"--order {','.join(order)}: '{name}' {hint}. They have {', '.join(names)}.")
+            prefixes.append(name if name in names else same[0])
+        if len(set(prefixes)) < len(prefixes) or not prefixes:
+            raise ValueError(f"--order {','.join(order)} must name each part once.")
+        found.append(tuple(prefixes))
+    if len(set(found)) < len(found):
+        raise ValueError("--order says the same twice, so that each document would be there twice.")
+    return found
+
+
+def _refuse(target: Path, to: str, length: int | None, overwrite: bool) -> None:
+    if to not in FORMATS:
+        raise ValueError(f"there is no format '{to}'. Known: {', '.join(FORMATS)}.")
+    if length is not None and length < 2:
+        raise ValueError(f"--length={length} must be at least 2.")
+    if to == "litdata" and length is None:
+        raise ValueError("litdata cuts one stream of ids into blocks: give --length, and the same block_size to read.")
+    if not target.exists():
+        return
+    if not target.is_dir() or (any(target.iterdir()) and not (target / FILE).is_file()):
+        raise ValueError(f"{target} exists and is no pack. Give another folder.")
+    if (target / FILE).is_file() and not overwrite:
+        raise ValueError(f"{target} is a pack already. Give --overwrite, or another folder.")
+
+
+def _publish(draft: Path, target: Path) -> None:
+    """Put the finished folder in its place."""
+    old = target.with_name(f"{target.name}.replaced")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        os.replace(target, old)
+    os.replace(draft, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def needs(to: str) -> Any:
+    """The package that a format is written by, imported.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    package = {"parquet": "pyarrow", "litdata": "litdata"}[to]
+    try:
+        return import_module(package)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"--to {to} needs {package}. Install it: pip install 'mmtok[tokens]'.") from error

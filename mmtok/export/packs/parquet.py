@@ -1,0 +1,69 @@
+"""Parquet, for `datasets` of Hugging Face and everything that reads Arrow: input_ids, lengths and keys of each row.
+
+`lengths` are those of the documents in a row: with them a trainer keeps attention inside a document, begins positions
+anew and leaves the padding out of its loss.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmtok.export.pack import Facts, Row, needs
+
+TOKENS = 1 << 24
+"""Ids of a file, about."""
+GROUP = 1 << 20
+"""Ids of a row group, about: what a reader holds at once."""
+
+
+class Writer:
+    """Writes train-00000.parquet, ..., and a card that makes them one data set."""
+
+    def __init__(self, folder: Path, facts: Facts) -> None:
+        self.arrow = needs("parquet")
+        import pyarrow.parquet
+
+        self.parquet = pyarrow.parquet
+        self.folder, self.files, self.written = folder, 0, 0
+        self.rows: list[Row] = []
+        self.held = 0
+        self.file: Any = None
+        numbers = self.arrow.list_(self.arrow.int32())
+        keys = self.arrow.list_(self.arrow.string())
+        self.schema = self.arrow.schema([("input_ids", numbers), ("lengths", numbers), ("keys", keys)])
+        # Of several kinds of file in a folder, `datasets` would have to guess which are the data.
+        card = "---\nconfigs:\n- config_name: default\n  data_files: train-*.parquet\n---\n"
+        (folder / "README.md").write_text(
+            f"{card}\nWritten by `mmtok pack`; what the ids are is in pack.json.\n", encoding="utf-8"
+        )
+
+    def add(self, row: Row) -> None:
+        self.rows.append(row)
+        self.held += len(row.ids)
+        if self.held >= GROUP:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        if self.file is not None:
+            self.file.close()
+
+    def _flush(self) -> None:
+        if not self.rows:
+            return
+        if self.file is None:
+            path = self.folder / f"train-{self.files:05d}.parquet"
+            self.file = self.parquet.ParquetWriter(path, self.schema, compression="zstd")
+            self.files += 1
+        columns = {
+            "input_ids": [row.ids for row in self.rows],
+            "lengths": [row.lengths for row in self.rows],
+            "keys": [row.keys for row in self.rows],
+        }
+        self.file.write_table(self.arrow.table(columns, schema=self.schema))
+        self.written += self.held
+        self.rows, self.held = [], 0
+        if self.written >= TOKENS:
+            self.file.close()
+            self.file, self.written = None, 0
