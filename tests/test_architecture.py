@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = {"mmtok", "mmtok.codes", "mmtok.reduce", "mmtok.registry", "mmtok.schema"}
+BASE = {"mmtok", "mmtok.codes", "mmtok.reduce", "mmtok.registry", "mmtok.schema", "mmtok.tensorfile"}
 """What every room may import; `mmtok` itself is only its version and a lazy `load`."""
 ROOMS = {
     "mmtok.codes": BASE,
     "mmtok.reduce": BASE,
     "mmtok.registry": BASE,
     "mmtok.schema": BASE,
+    "mmtok.tensorfile": BASE,
     "mmtok.resources": BASE,
     "mmtok.soundfiles": BASE,
     "mmtok.quantizers": BASE,

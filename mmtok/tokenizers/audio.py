@@ -17,7 +17,7 @@ from mmtok.networks.base import EncoderConfig, networks
 from mmtok.networks.seanet import SEANetConfig
 from mmtok.quantizers.base import Quantizer
 from mmtok.tokenizers import sounds
-from mmtok.tokenizers.base import Latents, Tokenizer, TokenizerConfig, register_tokenizer
+from mmtok.tokenizers.base import Latents, Tokenizer, TokenizerConfig, refuse_ids, register_tokenizer
 from mmtok.tokenizers.streaming import Stream, open_stream
 
 LEVEL = 0.1
@@ -220,8 +220,9 @@ class AudioTokenizer(Tokenizer):
         """Codes -> x (B, C, S) with S the largest length of the batch; shorter ones end in silence.
 
         Raises:
-            ValueError: more samples are promised than the frames hold.
+            ValueError: more samples are promised than the frames hold; or these are ids alone.
         """
+        refuse_ids(codes)
         self.check_sizes(codes)
         x = super().decode(codes)
         within = torch.arange(x.shape[2], device=x.device) < codes.source_size[..., None].to(x.device)

@@ -164,6 +164,8 @@ class Tokenizer(nn.Module):
     def encode(self, x: Tensor, lengths: Tensor | None = None, *, budget: int | None = None) -> Codes:
         """Signals -> codes. `budget` is the number of levels to keep, where the quantizer has several."""
         self.check(x)
+        if x.dtype == torch.float64:  # what numpy gives: networks have no use for it
+            raise ValueError("x is float64, and tokenizers compute in float32. Use x.float(), or preprocess.")
         with evaluating(self):
             return self._encode(x, lengths, budget)
 
@@ -194,12 +196,26 @@ class Tokenizer(nn.Module):
     @torch.inference_mode()
     def decode(self, codes: Codes) -> Tensor:
         """Codes -> signals, cut to the largest `source_size` of the batch."""
+        refuse_ids(codes)
         with evaluating(self):
             values = self.quantizer.decode(codes.ids, grid=codes.grid)
             size = tuple(codes.source_size.amax(0).tolist())
             positions = torch.arange(codes.ids.shape[2], device=codes.lengths.device)
             mask = positions < codes.lengths[:, None]
             return self.synthesise(values, codes.grid, size, mask=mask, gain=codes.extras.get("gain"))
+
+
+def refuse_ids(codes: Any) -> None:
+    """Refuse bare ids where codes are wanted.
+
+    Raises:
+        ValueError: says what is missing.
+    """
+    if isinstance(codes, Tensor):
+        raise ValueError(
+            "decode takes Codes, and these are bare ids. Give Codes(ids, lengths, source_size, grid): lengths (B,) in "
+            "positions, source_size (B, n) in pixels or samples, grid (H, W) of pictures."
+        )
 
 
 @contextmanager

@@ -157,6 +157,7 @@ def test_silence_and_full_scale_give_numbers(normalize):
         (torch.zeros(1, 1, 10, dtype=torch.int16), "x / 32768"),
         (torch.full((1, 1, 10), 3000.0), "divide by 32768"),
         (torch.full((1, 1, 10), torch.nan), "not finite"),
+        (torch.zeros(1, 1, 10, dtype=torch.float64), "x.float"),
     ],
 )
 def test_what_is_no_x_is_refused_by_name(x, said):
@@ -170,6 +171,8 @@ def test_lengths_and_sizes_that_cannot_be_are_refused():
         tokenizer.encode(torch.zeros(2, 1, 10), torch.tensor([10, 11]))
     with pytest.raises(ValueError, match="cannot hold"):
         tokenizer.decode(Codes(torch.zeros(1, 2, 3, dtype=torch.int64), torch.tensor([3]), torch.tensor([[19]])))
+    with pytest.raises(ValueError, match="these are bare ids"):
+        tokenizer.decode(torch.zeros(1, 2, 3, dtype=torch.int64))
 
 
 def test_it_says_what_it_is():
