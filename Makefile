@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-audio test test-all test-slurm check gpu speech lock clean
+.PHONY: help setup demo demo-audio demo-llm test test-all test-slurm check gpu speech lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ demo: setup ## real pictures to a trained, measured image tokenizer: about 10 mi
 
 demo-audio: setup ## real speech to a trained, measured codec: about 15 minutes on 2 cores
 	$(BIN)/python examples/demo_audio.py
+
+demo-llm: setup ## pictures, sounds and text in one small language model: about 40 minutes on 2 cores
+	$(BIN)/python examples/llm/run.py
 
 test: setup ## the fast tests: under 10 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal
