@@ -6,10 +6,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
 from PIL import Image, ImageDraw
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from mmtok.cli import main
 from tests.datamodules.test_build_debian import make_deb
@@ -121,3 +124,34 @@ def test_the_price_of_codes_is_what_counting_them_gives(example):
     assert price[10] == pytest.approx(-np.log2(4 / 5))
     assert price[21] == pytest.approx(-np.log2(1 / 5))
     assert entropy == pytest.approx((3 * price[10] + price[20]) / 4)
+
+
+def small_llama(size=40):
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=size, initializer_range=0.5, **shape)).eval()
+
+
+def test_documents_of_a_row_do_not_see_each_other(example, tmp_path):
+    model = small_llama()
+    lengths = [7, 5]
+    ids = [*torch.randint(1, 40, (12,)).tolist(), 0, 0, 0]
+    pq.write_table(pa.table({"input_ids": [ids], "lengths": [lengths]}), tmp_path / "train-00000.parquet")
+    row = example("model").Packed(tmp_path)[0]
+    assert row["labels"].ne(-100).nonzero().flatten().tolist() == [1, 2, 3, 4, 5, 6, 8, 9, 10, 11]
+    with torch.inference_mode():
+        # As the Trainer does: with a cache, transformers does not look where positions begin anew.
+        packed = model(**{name: value[None] for name, value in row.items()}, use_cache=False).loss
+        alone = [model(torch.tensor([part]), labels=torch.tensor([part])).loss for part in (ids[:7], ids[7:12])]
+    torch.testing.assert_close(packed, (alone[0] * 6 + alone[1] * 4) / 10)
+
+
+def test_likelihoods_are_those_of_each_answer_alone(example):
+    model = small_llama()
+    prompts, answers = [[1], [1, 2, 3, 4], [5, 6]], [[7, 8, 9], [9], [4, 5]]
+    together = example("held_out").log_likelihoods(model, prompts, answers)
+    for prompt, answer, found in zip(prompts, answers, together, strict=True):
+        with torch.inference_mode():
+            scores = model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+        right = [scores[len(prompt) - 1 + place, code] for place, code in enumerate(answer)]
+        torch.testing.assert_close(found, torch.stack(right))
