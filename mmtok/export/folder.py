@@ -16,9 +16,9 @@ from torch import Tensor
 
 from mmtok import __version__
 from mmtok.export.formats import FORMATS, WRITTEN, format_of, from_native, to_native
+from mmtok.export.plugins import load_trusted, refuse_unknown
 from mmtok.export.reading import CONFIG, PREPROCESSOR, read_folder, read_json
 from mmtok.export.reading import TRANSFORMERS_WEIGHTS as WEIGHTS
-from mmtok.registry import load_plugins
 from mmtok.schema import to_plain
 from mmtok.tensorfile import write_tensors
 from mmtok.tokenizers.base import Tokenizer
@@ -33,12 +33,13 @@ def is_model(path: str | Path) -> bool:
     return (Path(path) / CONFIG).is_file()
 
 
-def read_model(path: str | Path, form: str | None = None) -> Tokenizer:
+def read_model(path: str | Path, form: str | None = None, *, plugins: bool = True) -> Tokenizer:
     """The tokenizer of a folder, on the CPU, in eval mode and without gradients.
 
     Args:
         path: the folder.
         form: a key of `formats.FORMATS`; None means what the config.json says.
+        plugins: import those it names, where they are installed; else only those imported already can be used.
 
     Raises:
         ValueError: a file is missing, damaged or a pickle; or the model cannot be expressed; says which and why.
@@ -50,17 +51,21 @@ def read_model(path: str | Path, form: str | None = None) -> Tokenizer:
         if named is not None and not ours:
             form = format_of(named)
         config, state = FORMATS[form].read(folder) if form else read_folder(folder)
-        tokenizer = from_native(form, config, state) if form else _from_ours(config, state)
+        tokenizer = from_native(form, config, state) if form else _from_ours(config, state, folder, plugins)
     except ValueError as error:
         # What is wrong with a file says its path already.
         raise error if str(folder) in str(error) else ValueError(f"{folder}: {error}") from error
     return tokenizer.requires_grad_(False).eval()
 
 
-def _from_ours(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Tokenizer:
+def _from_ours(config: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path, plugins: bool) -> Tokenizer:
     if missing := [name for name in ("tokenizer", "quantizer") if name not in config]:
         raise ValueError(f"its {CONFIG} has no '{missing[0]}'.")
-    load_plugins(config.get("plugins", ()))
+    named = config.get("plugins") or ()
+    if plugins:
+        load_trusted(named, folder)
+    else:
+        refuse_unknown(named)
     tokenizer = build_exported(config)
     try:
         tokenizer.load_state_dict(state, assign=True)

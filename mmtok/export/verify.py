@@ -75,8 +75,8 @@ class Broken(NamedTuple):
 class _Bundle:
     """A folder, and what is read of it once."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, run_code: bool) -> None:
+        self.folder, self.run_code = folder, run_code
         self.config: dict[str, Any] = {}
         self.spec: TokenSpec
         self.tokenizer: Tokenizer
@@ -92,12 +92,13 @@ def verify(path: str | Path, *, say: Callable[[str], None] = lambda line: None, 
     Args:
         path: of the folder.
         say: called with a line for each promise that is kept.
-        run_code: whether its own sources are run too, in a process of their own. Needs transformers.
+        run_code: whether its own sources are run too, in a process of their own, and its plugins are imported. Needs
+            transformers.
 
     Raises:
         ValueError: the path is no bundle at all.
     """
-    bundle = _Bundle(Path(path))
+    bundle = _Bundle(Path(path), run_code)
     if not bundle.folder.is_dir() or not any((bundle.folder / name).is_file() for name in (MANIFEST, CONFIG)):
         raise ValueError(f"{path} is no bundle: it has no {MANIFEST}. Write one: mmtok export TOKENIZER OUT.")
     for step in (*_STEPS, _RESULTS if run_code else _RESULTS[:-1]):
@@ -167,7 +168,7 @@ def _config(bundle: _Bundle) -> Iterator[str]:
 
 
 def _weights(bundle: _Bundle) -> Iterator[str]:
-    bundle.tokenizer = read_model(bundle.folder)
+    bundle.tokenizer = read_model(bundle.folder, plugins=bundle.run_code)
     for name, value in bundle.tokenizer.state_dict().items():
         if value.is_floating_point() and not value.isfinite().all():
             yield f"{name} holds values that are not finite"
