@@ -154,7 +154,7 @@ class Vocabulary:
     def split(self, ids: Tensor | Sequence[int]) -> list[tuple[str, Tensor]]:
         """A sequence, such as a model generates, in order: ("text", ids), or (prefix, ids) as `from_ids` takes them.
 
-        An item that has no end yet is told by its prefix, too; `from_ids` refuses it.
+        An item without an end is told by its prefix, too, up to where the next one starts; `from_ids` refuses it.
         """
         ids = torch.as_tensor(ids, dtype=torch.int64, device="cpu")
         parts: list[tuple[str, Tensor]] = []
@@ -168,6 +168,8 @@ class Vocabulary:
                 which = next(i for i, place in enumerate(self.places) if place.start == int(ids[first]))
                 ends = (ids[first:] == self.places[which].end).nonzero()
                 at = first + int(ends[0]) + 1 if len(ends) else len(ids)
+                if len(begins) > 1:
+                    at = min(at, first + int(begins[1] - begins[0]))
                 parts.append((self.specs[which].prefix, ids[first:at]))
             else:
                 at = first

@@ -94,6 +94,18 @@ def test_codes_come_back(content):
     assert torch.equal(torch.cat([part for _, part in vocabulary.split(mixed)]), mixed)
 
 
+def test_an_unfinished_item_ends_where_the_next_starts():
+    vocabulary = Vocabulary.arrange(1000, [IMAGE, AUDIO], digits=DIGITS)
+    image, audio = vocabulary.places
+    for other in (audio, image):
+        open_item = [audio.start, audio.blocks[0]]
+        whole = [other.start, other.blocks[0], other.end]
+        parts = vocabulary.split([7, *open_item, *whole, 8, *open_item])
+        name = "aud" if other is audio else "img"
+        assert [part for part, _ in parts] == ["text", "aud", name, "text", "aud"]
+        assert [ids.tolist() for _, ids in parts] == [[7], open_item, whole, [8], open_item]
+
+
 def test_codes_of_another_tokenizer_are_refused(content):
     _, vocabulary = content()
     codes = Codes(torch.zeros(1, 3, 1, dtype=torch.int64), torch.tensor([1]), torch.tensor([[1]]))
