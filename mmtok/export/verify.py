@@ -59,6 +59,9 @@ ABSENT = (
 )
 """Packages that the clean process lacks."""
 
+PATIENCE = 1800.0
+"""Seconds that the clean process may take."""
+
 
 class Broken(NamedTuple):
     """A promise that is not kept."""
@@ -107,7 +110,8 @@ def verify(path: str | Path, *, say: Callable[[str], None] = lambda line: None, 
             found = [Broken(promise, reason) for reason in _looked(check, bundle)]
             broken += found
             if not found:
-                say(f"{promise}: kept")
+                none = promise == "programs" and not any(bundle.folder.glob("*.pt2"))
+                say(f"{promise}: " + ("none" if none else "kept"))
         if broken:
             return broken
     return []
@@ -148,10 +152,11 @@ def _strangers(bundle: _Bundle) -> Iterator[str]:
     file = bundle.folder / MANIFEST
     listed = json.loads(file.read_text(encoding="utf-8"))["files"] if file.is_file() else ()
     for path in sorted(bundle.folder.rglob("*")):
+        name = path.relative_to(bundle.folder).as_posix()
         if path.suffix in PICKLES:
-            yield f"{path.name} is a pickle, or can hold one, which could run anything when it is read"
-        elif listed and path.name not in listed and path.suffix in (".py", ".pt2", ".safetensors", ".so"):
-            yield f"{path.name} is not in {MANIFEST}"
+            yield f"{name} is a pickle, or can hold one, which could run anything when it is read"
+        elif listed and name not in listed and path.suffix in (".py", ".pt2", ".safetensors", ".so"):
+            yield f"{name} is not in {MANIFEST}"
 
 
 def _config(bundle: _Bundle) -> Iterator[str]:
@@ -258,7 +263,13 @@ def _in_transformers(bundle: _Bundle) -> Iterator[str]:
         # Nothing is fetched, and no copy of this bundle's code that lay in a cache takes its place.
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": scratch, "OMP_NUM_THREADS": "1"}
         command.append(",".join([*ABSENT, *sorted(plugins)]))
-        done = subprocess.run(command, env=environment, cwd=scratch, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(
+                command, env=environment, cwd=scratch, capture_output=True, text=True, timeout=PATIENCE, check=False
+            )
+        except subprocess.TimeoutExpired:
+            yield f"where mmtok is absent, AutoModel did not finish within {PATIENCE:g} s"
+            return
         if done.returncode:
             said = (done.stdout.strip() or done.stderr.strip() or "it ended without a word").splitlines()[-1]
             yield f"where mmtok is absent, AutoModel cannot use it: {said}"

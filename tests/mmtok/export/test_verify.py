@@ -97,6 +97,11 @@ def add_a_source(bundle):
     (bundle / "mmtok_helpers.py").write_text("import os")
 
 
+def hide_a_source(bundle):
+    (bundle / "sub").mkdir()
+    shutil.copy(bundle / "mmtok_codes.py", bundle / "sub" / "mmtok_codes.py")
+
+
 def add_a_pickle(bundle):
     torch.save({}, bundle / "pytorch_model.bin")
 
@@ -192,6 +197,7 @@ FILES = {
     lose_a_license_and_seal: ("files", "LICENSE is not in bundle.json"),
     edit_a_source: ("files", "mmtok_quantizers_vq.py .* and had"),
     add_a_source: ("no strangers", "mmtok_helpers.py is not in bundle.json"),
+    hide_a_source: ("no strangers", "sub/mmtok_codes.py is not in bundle.json"),
     add_a_pickle: ("no strangers", "pytorch_model.bin is a pickle"),
 }
 SEALED = {
@@ -232,7 +238,16 @@ def test_a_sound_bundle_keeps_all_promises_in_a_clean_process(whole, capsys):
     assert main(["verify", str(whole)]) == 0
     said = capsys.readouterr().out
     assert "transformers: kept" in said
+    assert "programs: none" in said
     assert "all promises are kept" in said
+
+
+def test_a_process_that_does_not_end_is_a_broken_promise(whole, monkeypatch):
+    pytest.importorskip("transformers")
+    monkeypatch.setattr("mmtok.export.verify.PATIENCE", 0.01)
+    assert [str(item) for item in verify(whole)] == [
+        "transformers: where mmtok is absent, AutoModel did not finish within 0.01 s"
+    ]
 
 
 def test_sources_that_compute_something_else_are_caught(bundle, capsys):
