@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from mmtok import __version__
 from mmtok.export.card import card
+from mmtok.export.drafts import replaced
 from mmtok.export.folder import CONFIG, OURS, PREPROCESSOR, WEIGHTS
 from mmtok.export.golden import golden, ids_sha256, leaves_called, write_golden
 from mmtok.export.provenance import EVALUATION, Provenance
@@ -75,29 +75,13 @@ def write_bundle(
         OSError: it cannot be written; nothing is left of it.
     """
     target, made = Path(path), provenance or Provenance()
-    _refuse(tokenizer, target, overwrite)
-    draft = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
-        _write(tokenizer, draft, part, prefix, made, programs, layout, target.name)
-        _publish(draft, target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return target
-
-
-def _refuse(tokenizer: Tokenizer, target: Path, overwrite: bool) -> None:
     if not tokenizer.quantizer.codebook_sizes:
         raise ValueError(
             f"quantizer.name={quantizers.name_of(tokenizer.quantizer.config)} gives no codes, and a bundle is for them."
         )
-    if not target.exists():
-        return
-    if not target.is_dir() or (any(target.iterdir()) and not (target / MANIFEST).is_file()):
-        raise ValueError(f"{target} exists and is no bundle. Give another folder.")
-    if (target / MANIFEST).is_file() and not overwrite:
-        raise ValueError(f"{target} is a bundle already. Give --overwrite, or another folder.")
+    with replaced(target, MANIFEST, overwrite) as draft:
+        _write(tokenizer, draft, part, prefix, made, programs, layout, target.name)
+    return target
 
 
 def _write(
@@ -264,13 +248,3 @@ def sha256(file: Path) -> str:
 
 def _json(file: Path, content: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _publish(draft: Path, target: Path) -> None:
-    """Put the finished folder in its place."""
-    old = target.with_name(f"{target.name}.replaced")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        os.replace(target, old)
-    os.replace(draft, target)
-    shutil.rmtree(old, ignore_errors=True)
