@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     targets = {Path(name): args.out / name for name in (WEIGHTS, CONFIG)}
     refuse_existing(targets, args.overwrite)
     tokenizer = read_model(args.path, args.kind)
-    write_model(tokenizer, args.out, source=str(args.path))
+    write_model(tokenizer, args.out, source=args.path.resolve().name)
     if facts := tokenizer.describe():
         print(" | ".join(f"{name} {value}" for name, value in facts.items()))
     print(f"{args.path} -> {args.out} (tokenizer {tokenizer.fingerprint()})")

@@ -23,7 +23,7 @@ from mmtok.export.card import card
 from mmtok.export.drafts import replaced
 from mmtok.export.folder import CONFIG, OURS, PREPROCESSOR, WEIGHTS
 from mmtok.export.golden import golden, ids_sha256, leaves_called, write_golden
-from mmtok.export.provenance import EVALUATION, Provenance
+from mmtok.export.provenance import EVALUATION, Provenance, published
 from mmtok.export.sources import HUB, flatten
 from mmtok.export.token_spec import FILE as TOKEN_SPEC
 from mmtok.export.token_spec import TokenSpec
@@ -74,7 +74,7 @@ def write_bundle(
         ValueError: it cannot be exported, and why; or the folder is taken.
         OSError: it cannot be written; nothing is left of it.
     """
-    target, made = Path(path), provenance or Provenance()
+    target, made = Path(path), published(provenance or Provenance())
     if not tokenizer.quantizer.codebook_sizes:
         raise ValueError(
             f"quantizer.name={quantizers.name_of(tokenizer.quantizer.config)} gives no codes, and a bundle is for them."

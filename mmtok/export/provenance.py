@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,9 @@ from mmtok.tokenizers.base import Tokenizer
 
 EVALUATION = "evaluation.json"
 """In a bundle; a run has a folder of them."""
+
+_PATH = re.compile(r"(?<![\w.:/}])(?:~|[A-Za-z]:)?/(?:[^\s'\",;/]+/)*([^\s'\",;/]+)")
+"""An absolute path within a text; not the rest of an address or of a relative one."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,29 @@ def read_origin(path: str | Path, *, raw: bool = False) -> Origin:
         plugins=tuple(settings["plugins"]),
     )
     return Origin(tokenizer_of(found.content, raw=raw), made)
+
+
+def published(made: Provenance) -> Provenance:
+    """The same without places on the machine that made it: of absolute paths only the names stay."""
+    return replace(
+        made,
+        source=without_places(made.source),
+        config=without_places(made.config),
+        evaluations=without_places(made.evaluations),
+    )
+
+
+def without_places(value: Any) -> Any:
+    """Texts in plain containers, with the last part of each absolute path in place of the whole."""
+    if isinstance(value, str):
+        if value.startswith(("/", "~/", "file:/")):
+            return value.rstrip("/").rpartition("/")[2]
+        return _PATH.sub(r"\1", value)
+    if isinstance(value, Mapping):
+        return {without_places(key): without_places(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_places(inner) for inner in value]
+    return value
 
 
 def _of_folder(folder: Path, name: str) -> Provenance:
