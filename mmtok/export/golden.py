@@ -26,7 +26,7 @@ from mmtok.tokenizers.base import Tokenizer, evaluating
 
 TENSORS, FACTS = "golden.safetensors", "golden.json"
 MARGIN = 1e-4
-TOLERANCE = 1e-4
+TOLERANCE = 1e-5
 """Of latents, beside their largest value."""
 DECODED = 1e-3
 """Of signals: an eighth of a step of 8 bits."""
