@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = {"mmtok", "mmtok.codes", "mmtok.reduce", "mmtok.registry", "mmtok.schema", "mmtok.tensorfile"}
+BASE = {"mmtok", "mmtok.codes", "mmtok.reduce", "mmtok.registry", "mmtok.schema", "mmtok.tensorfile", "mmtok.exporting"}
 """What every room may import; `mmtok` itself is only its version and a lazy `load`."""
 ROOMS = {
     "mmtok.codes": BASE,
@@ -16,6 +16,7 @@ ROOMS = {
     "mmtok.registry": BASE,
     "mmtok.schema": BASE,
     "mmtok.tensorfile": BASE,
+    "mmtok.exporting": BASE,
     "mmtok.resources": BASE,
     "mmtok.soundfiles": BASE,
     "mmtok.quantizers": BASE,

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmtok.exporting import exporting
 from mmtok.networks.streamed import Chain, Streamed
 
 _BASE = 10_000.0
@@ -44,7 +45,7 @@ class LocalAttention(Streamed):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self._project(x)
-        if torch.compiler.is_exporting():
+        if exporting():
             # torch.export cannot follow the shapes of the blocks below: a program looks at all frames, and masks.
             return self._add(x, self._attend(q, k, v, torch.ones((), dtype=torch.bool, device=x.device), 0))
         count = x.shape[2]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mmtok.exporting import exporting
 from mmtok.reduce import merge_stats, per_rank, reduce_stats
 from mmtok.registry import Registry
 
@@ -167,7 +168,7 @@ class Quantizer(nn.Module):
 
 def _full_precision(device: str) -> AbstractContextManager[Any]:
     # A program that is exported has no autocast around it, and could not hold this.
-    return nullcontext() if torch.compiler.is_exporting() else torch.autocast(device, enabled=False)
+    return nullcontext() if exporting() else torch.autocast(device, enabled=False)
 
 
 quantizers: Registry[QuantizerConfig, Quantizer] = Registry("quantizer", QuantizerConfig)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from mmtok.exporting import exporting
 from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig, register_quantizer
 from mmtok.reduce import mean_over_ranks
 
@@ -95,7 +96,7 @@ class LFQ(Quantizer):
         """The terms that have a weight."""
         config, losses = self.config, {}
         # A program that is exported gives ids alone, and could not hold the loop over chunks.
-        if config.entropy_weight and not torch.compiler.is_exporting():
+        if config.entropy_weight and not exporting():
             logits = latents * (4 / config.temperature)
             mean = self._mean_distribution(logits.flatten(0, 1), context)
             negated = torch.xlogy(mean, mean.clamp(min=1e-30)).sum()  # minus the entropy, since it is to be high

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmtok.exporting import exporting
+
 _CUDA_BYTES = 32 << 20
 """Scores of a chunk on a GPU: some of its L2 cache, and enough rows to fill it."""
 _CPU_BYTES = 2 << 20
@@ -30,7 +32,7 @@ def nearest(x: Tensor, codes: Tensor) -> Tensor:
     training and encoding disagree.
     """
     assert x.dtype == codes.dtype == torch.float32, f"the search is in float32, got {x.dtype} and {codes.dtype}"
-    if torch.compiler.is_exporting():
+    if exporting():
         # An exported program runs where this operator is not.
         return torch.addmm(codes.square().sum(1) / 2, x, codes.t(), alpha=-1).argmin(1)
     return torch.ops.mmtok.nearest_code(x.detach(), codes.detach())

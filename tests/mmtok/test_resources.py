@@ -33,7 +33,7 @@ def test_the_wheel_carries_what_a_checkout_has():
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert build["packages"] == ["mmtok", "datamodules"]
     for source, target in build["force-include"].items():
-        assert (ROOT / source).is_dir()
+        assert (ROOT / source).exists()
         assert target == f"mmtok/_resources/{source}"
 
 

@@ -174,7 +174,9 @@ def test_a_run_is_exported_with_what_is_known_of_it(run, tmp_path, capsys):
     assert (spec.prefix, spec.rows, spec.header, spec.role) == ("pic", True, True, "generation")
     assert spec.layout == Layout("flat", "level_major")
     assert json.loads((out / "usage.json").read_text()) == {"of": "val-step-3", "levels": found["usage"]}
-    assert json.loads((out / "evaluation.json").read_text()).keys() == {"val-step-3"}
+    known = json.loads((out / "evaluation.json").read_text())
+    assert known["val-step-3"]["metrics"] == found["metrics"]
+    assert "val-step-2" not in known  # of other weights
     card = (out / "README.md").read_text()
     assert "psnr 21.5" in card
     assert "trained for 3 updates" in card
