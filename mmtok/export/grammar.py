@@ -13,7 +13,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from mmtok.export.layout import DIGITS, MAX_DIGITS, Place, delays_of
+from mmtok.export.header import DIGITS, MAX_DIGITS
+from mmtok.export.layout import Place, delays_of
 from mmtok.export.token_spec import TokenSpec
 
 Ranges = list[tuple[int, int]]

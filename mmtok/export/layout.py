@@ -18,12 +18,8 @@ import torch
 from torch import Tensor
 
 from mmtok.codes import Codes
+from mmtok.export.header import MAX_DIGITS, header_of, read_header
 from mmtok.export.token_spec import TokenSpec
-
-MAX_DIGITS = 4
-"""Of a side in a header: grids up to 9,999 positions a side."""
-DIGITS = "0123456789*"
-"""What headers are written in."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +120,7 @@ def _item_to_ids(item: Tensor, spec: TokenSpec, place: Place, grid: tuple[int, i
     kept = _kept_levels(item)
     if spec.layout.kind == "own_head":
         return _flatten(item[:kept], spec, own_place(spec), None)
-    header = _header(grid, place) if spec.header and grid is not None else []
+    header = header_of(grid, place.digits) if spec.header and grid is not None else []
     body = _flatten(item[:kept], spec, place, grid)
     new = body.new_tensor
     return torch.cat([new([place.start, *header]), body, new([place.end])])
@@ -173,7 +169,7 @@ def _unflatten(
             raise ValueError(f"it must begin with {spec.special('start')} and end with {spec.special('end')}.")
         body = ids[1:-1]
         if spec.header:
-            grid, used = _read_header(body, place, grid)
+            grid, used = read_header(body, place.digits, grid)
             body = body[used:]
     is_row = body == place.row if spec.rows else torch.zeros_like(body, dtype=torch.bool)
     tokens = body[~is_row]
@@ -233,27 +229,6 @@ def _levels_of(tokens: Tensor, spec: TokenSpec, place: Place) -> Tensor:
         wrong = int(tokens[~inside][0])
         raise ValueError(f"id {wrong} is no code; codes have the ids {place.blocks[0]} to {stop - 1}.")
     return level
-
-
-def _header(grid: tuple[int, int], place: Place) -> list[int]:
-    return [place.digits[DIGITS.index(sign)] for sign in f"{grid[0]}*{grid[1]}"]
-
-
-def _read_header(body: Tensor, place: Place, given: tuple[int, int] | None) -> tuple[tuple[int, int], int]:
-    """The grid that a header tells, and how many ids it has."""
-    signs = {number: sign for sign, number in zip(DIGITS, place.digits, strict=True)}
-    text = ""
-    for number in body[: 2 * MAX_DIGITS + 1].tolist():
-        if number not in signs:
-            break
-        text += signs[number]
-    sides = text.split("*")
-    if len(sides) != 2 or not all(side.isdigit() for side in sides):
-        raise ValueError(f"it must begin with its height * width in digits, and begins with '{text}'.")
-    grid = int(sides[0]), int(sides[1])
-    if given is not None and given != grid:
-        raise ValueError(f"its header says {text}, and grid={given}.")
-    return grid, len(text)
 
 
 def _compare(given: Tensor, right: Tensor) -> None:

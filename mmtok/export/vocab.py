@@ -16,7 +16,7 @@ from typing import Any
 
 from mmtok.export.embed_init import FILE as EMBED_INIT
 from mmtok.export.embed_init import How, ModelTable, Rows, embed_init, write_embed_init
-from mmtok.export.layout import DIGITS
+from mmtok.export.header import DIGITS
 from mmtok.export.token_spec import TokenSpec
 from mmtok.export.vocab_map import FILE as MAP
 from mmtok.export.vocab_map import Vocabulary

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from mmtok.codes import Codes
 from mmtok.export.grammar import Grammar
-from mmtok.export.layout import DIGITS, Place, from_ids, to_ids
+from mmtok.export.header import DIGITS
+from mmtok.export.layout import Place, from_ids, to_ids
 from mmtok.export.token_spec import TokenSpec
 
 FILE = "vocab_map.json"
