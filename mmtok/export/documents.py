@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,7 +86,6 @@ class Keyed:
         self.shards = shards
         self.numbers = {shard.name: number for number, shard in enumerate(shards.manifest.shards)}
         self._of = lru_cache(maxsize=4)(self._keys)
-        self._all: dict[str, tuple[int, int]] | None = None
 
     def _keys(self, shard: int) -> dict[str, int]:
         index = self.shards.index(shard)
@@ -98,13 +97,38 @@ class Keyed:
             for key, sample in self._of(number).items():
                 yield shard.name, key, number, sample
 
-    def find(self, key: str, shard: str) -> tuple[int, int] | None:
-        """Where a key is; `shard` is where it would be found soonest."""
+    @cached_property
+    def places(self) -> dict[str, tuple[int, int]]:
+        """Key -> shard and number of its sample; the last one's, of a key that several shards have."""
+        return {key: (number, sample) for _, key, number, sample in self}
+
+    @cached_property
+    def repeated(self) -> bool:
+        """Whether some key stands in several shards, so that it names a sample only together with its shard."""
+        return len(self.places) < len(self.shards)
+
+    def find(self, key: str, shard: str, asking: Keyed) -> tuple[int, int] | None:
+        """Where a sample of another set is in this one.
+
+        Args:
+            key: of the sample.
+            shard: name of its shard there.
+            asking: the set that it is of.
+
+        Raises:
+            ValueError: the key alone would have to say which sample is meant, and it does not.
+        """
         if shard in self.numbers and key in (keys := self._of(self.numbers[shard])):
             return self.numbers[shard], keys[key]
-        if self._all is None:
-            self._all = {key: (number, sample) for _, key, number, sample in self}
-        return self._all.get(key)
+        repeating = next((one for one in (self, asking) if one.repeated), None)
+        if repeating is None:
+            return self.places.get(key)
+        if shard in self.numbers:  # the sample of this key in another shard is another one
+            return None
+        raise ValueError(
+            f"keys repeat between shards of {repeating.shards.home}, and {self.shards.home} has no shard '{shard}', so "
+            f"which sample '{key}' of it is meant cannot be told. Give sets with the same shards, or unique keys."
+        )
 
 
 @dataclass
@@ -179,18 +203,20 @@ class Documents:
         wanted = {name for order in self.orders for name in order}
         for at, source in enumerate(self.sources):
             for shard, key, number, sample in source.keyed:
-                if any(other.keyed.find(key, shard) for other in self.sources[:at]):
+                if any(other.keyed.find(key, shard, source.keyed) for other in self.sources[:at]):
                     continue
                 self.keys += 1
                 parts: dict[str, Any] = {}
                 try:
                     self._read(source, key, (number, sample), wanted, parts)
                     for other in self.sources[at + 1 :]:
-                        if (place := other.keyed.find(key, shard)) is not None:
+                        if (place := other.keyed.find(key, shard, source.keyed)) is not None:
                             self._read(other, key, place, wanted, parts)
-                except (ShardError, OSError) as error:
+                except ShardError as error:
                     self.bad.append((key, str(error)))
                     continue
+                except OSError as error:  # may pass: a pack without the sample would look finished
+                    raise OSError(f"{key} in {shard} cannot be read: {error}. Give the same command again.") from error
                 yield key, parts
 
     def _read(self, source: Source, key: str, place: tuple[int, int], wanted: set[str], parts: dict[str, Any]) -> None:
@@ -212,11 +238,11 @@ class Documents:
             parts[prefix] = self.vocabulary.to_ids(codes, source.spec)[0].numpy()
 
     def _made(self, group: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[Document]:
-        texts = {key: parts[TEXT] for key, parts in group if TEXT in parts}
+        texts = {at: parts[TEXT] for at, (_, parts) in enumerate(group) if TEXT in parts}  # keys may repeat
         assert self.texts is not None or not texts
         ids = dict(zip(texts, self.texts.ids(list(texts.values())), strict=True)) if self.texts else {}
-        for key, parts in group:
-            known = {**parts, TEXT: np.array(ids[key], dtype=np.int64)} if key in ids else dict(parts)
+        for at, (key, parts) in enumerate(group):
+            known = {**parts, TEXT: np.array(ids[at], dtype=np.int64)} if at in ids else dict(parts)
             for order in self.orders:
                 lacking = [name for name in order if name not in known]
                 if lacking:

@@ -17,6 +17,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -183,8 +185,15 @@ class Plan:
         if not path.exists():
             if litter := next(folder.glob("*.tar"), None):
                 raise ValueError(f"{folder} holds {litter.name} already, and no {PLAN}. Give another folder.")
-            write_atomically(path, text.encode())
-            return
+            draft = folder / f".{PLAN}.{secrets.token_hex(8)}"  # processes of several machines may share an id
+            write_atomically(draft, text.encode())
+            try:
+                os.link(draft, path)  # the first of several that begin at once has the folder
+                return
+            except FileExistsError:
+                pass
+            finally:
+                draft.unlink()
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
@@ -250,13 +259,14 @@ def finish(folder: Path, source: Manifest, names: Sequence[str]) -> Manifest:
     """Write the manifest over the records of all shards: whoever comes last does, and two write the same.
 
     Raises:
-        ValueError: a record cannot be read.
+        ValueError: a record cannot be read, or its shard is not there in the size it had.
     """
     shards, bad, codes, extensions = [], 0, 0, set()
     for name in names:
         record = Record.read(folder, name)
         if record is None:
             raise ValueError(f"{folder / (name + RECORD)} cannot be read. Give the same command again.")
+        _check_size(folder, name, record)
         shards.append(Shard(name=name, samples=record.samples, bytes=record.bytes, sha256=record.sha256))
         bad, codes = bad + len(record.bad), codes + record.codes
         extensions |= set(ShardIndex.open(folder / f"{name}.idx").extensions)
@@ -272,3 +282,17 @@ def finish(folder: Path, source: Manifest, names: Sequence[str]) -> Manifest:
     )
     manifest.save(folder)
     return manifest
+
+
+def _check_size(folder: Path, name: str, record: Record) -> None:
+    """Refuse a shard that was cut or lost since; whoever has the part computes hashes too."""
+    try:
+        size, index = (folder / f"{name}.tar").stat().st_size, ShardIndex.open(folder / f"{name}.idx")
+        whole = size == index.tar_bytes == record.bytes and len(index) == record.samples
+    except (OSError, ShardError):
+        whole = False
+    if not whole:
+        raise ValueError(
+            f"{folder / name}.tar is not as it was written, so there is no manifest. Give the command of its part "
+            "again; it writes the shard anew."
+        )

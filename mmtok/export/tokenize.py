@@ -197,7 +197,7 @@ class Output:
         """Take over what a unit says besides its signals."""
         self.samples |= unit.kept
         self.bad |= {number: (key, reason) for number, key, reason in unit.bad}
-        self.failed = unit.failed
+        self.failed = self.failed or unit.failed
 
     def add(self, codes: Codes, numbers: Sequence[int]) -> Progress:
         """The codes of samples with these numbers."""

@@ -210,8 +210,10 @@ class ShardUnits(IterableDataset):
                 sample = self.source.read(shard, number, self.extensions)
                 items.append((number, self.prepare(sample.members)))
                 kept[number] = sample.key, {name: sample.members[name] for name in self.keep if name in sample.members}
-            except (ValueError, OSError) as error:
+            except ValueError as error:
                 bad.append((number, self.source.key(shard, number), str(error)))
+            except OSError as error:  # may pass: without the sample the shard would count as finished for ever
+                return Unit(shard, [], {}, [], last, f"{self.source.key(shard, number)}: {error}")
         return Unit(shard, self.prepare.blocks(items), kept, bad, last)
 
 

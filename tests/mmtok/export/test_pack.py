@@ -14,7 +14,7 @@ import mmtok
 from datamodules.shards import ShardSet
 from mmtok.cli import main
 from mmtok.export.bundle import write_bundle
-from mmtok.export.documents import Document
+from mmtok.export.documents import Document, Keyed
 from mmtok.export.pack import FORMATS, Facts, fill, pack
 from mmtok.export.token_shards import TokenSet
 from mmtok.export.token_spec import TokenSpec
@@ -337,3 +337,46 @@ def test_large_vocabularies_have_ids_of_four_bytes():
     # downstream.md 3.5: Megatron reads uint16 below 65,500 ids, not below 65,536.
     assert [id_type("megatron", size) for size in (65_499, 65_500, 65_536)] == ["uint16", "int32", "int32"]
     assert id_type("parquet", 1000) == id_type("litdata", 1000) == "int32"
+
+
+def write_repeating(folder, extension, counts=(3, 3)):
+    """Shards with the same keys: text s.k of shard s, item k."""
+    from datamodules.manifest import Manifest, Shard
+    from datamodules.writer import ShardTar
+
+    folder.mkdir()
+    shards = []
+    for number, count in enumerate(counts):
+        tar = ShardTar(folder / f"s{number}.tar")
+        for item in range(count):
+            tar.add(f"{item:04d}", {extension: f"{number}.{item}".encode()})
+        index, sha256 = tar.close()
+        shards.append(Shard(name=f"s{number}", samples=count, bytes=index.tar_bytes, sha256=sha256))
+    Manifest(kind="text", split="train", extensions=(extension,), shards=tuple(shards)).save(folder)
+    return ShardSet.open(folder)
+
+
+def test_keys_that_repeat_between_shards_keep_their_own_captions(world, tmp_path):
+    write_repeating(tmp_path / "set", "txt")
+    pack([str(tmp_path / "set")], world / "vocab", tmp_path / "out", to="megatron", orders=[("text",)])
+    tokenizer = load_base(world / "base")
+    said = [tokenizer.decode(row[:-1]) for row in read_megatron(tmp_path / "out")]
+    assert said == ["0.0", "0.1", "0.2", "1.0", "1.1", "1.2"]
+
+
+def test_a_repeated_key_is_never_found_in_another_shard(tmp_path):
+    whole, less = (Keyed(write_repeating(tmp_path / name, "txt", n)) for name, n in (("a", (3, 3)), ("b", (2, 3))))
+    assert less.find("0002", "s1", whole) == (1, 2)
+    assert less.find("0002", "s0", whole) is None
+    with pytest.raises(ValueError, match=r"keys repeat between shards of .*has no shard 'other'"):
+        less.find("0002", "other", whole)
+
+
+def test_an_error_of_reading_ends_a_pack_instead_of_thinning_it(world, tmp_path, monkeypatch):
+    def read(self, *args):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(ShardSet, "read", read)
+    with pytest.raises(OSError, match=r"item000 in train-000000 cannot be read: .*Input/output error"):
+        go(world, tmp_path / "out", "codes-image")
+    assert not (tmp_path / "out").exists()

@@ -17,7 +17,7 @@ from datamodules.writer import ShardTar
 from mmtok.cli import main
 from mmtok.export.bundle import write_bundle
 from mmtok.export.golden import leaves_called
-from mmtok.export.token_shards import TokenSet, stands
+from mmtok.export.token_shards import Plan, TokenSet, stands
 from mmtok.export.tokenize import Lock, Settings
 from mmtok.export.tokenize_input import Preparer, ShardUnits
 from mmtok.export.tokenize_job import Part, tokenize
@@ -316,3 +316,46 @@ def test_long_sounds_share_a_batch_with_fewer(audio):
     second = prepare.rate
     items = [(i, torch.zeros(1, 1, second * length)) for i, length in enumerate([5, 5, 5, 5, 5, 30, 35])]
     assert [block.numbers for block in prepare.blocks(items)] == [[0, 1, 2, 3], [4], [5], [6]]
+
+
+def test_a_passing_error_of_reading_leaves_the_shard_to_the_next_job(image, tmp_path, monkeypatch):
+    source, out, whole = tiny.pictures(tmp_path / "source", 8), tmp_path / "out", ShardSet.read
+
+    def fail(self, shard, sample, extensions=None):
+        if (shard, sample) == (0, 1):
+            raise OSError(5, "Input/output error")
+        return whole(self, shard, sample, extensions)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardSet, "read", fail)
+        total = go(image, source, out)
+    assert (total.failed, total.bad) == (["train-000000: item001: [Errno 5] Input/output error"], [])
+    assert not (out / MANIFEST).exists()
+    assert go(image, source, out).items == 4
+    assert len(read(out)) == 8
+
+
+def test_no_manifest_stands_over_a_shard_that_was_cut(image, tmp_path):
+    source, out = tiny.pictures(tmp_path / "source", 8), tmp_path / "out"
+    go(image, source, out, part=Part(0, 2))
+    os.truncate(out / "train-000000.tar", 1024)
+    with pytest.raises(ValueError, match=r"train-000000\.tar is not as it was written"):
+        go(image, source, out, part=Part(1, 2))
+    assert not (out / MANIFEST).exists()
+    go(image, source, out, part=Part(0, 2))
+    assert len(read(out)) == 8
+
+
+def test_of_two_calls_that_begin_at_once_one_has_the_folder(tmp_path, monkeypatch):
+    plans = [Plan("t", "f", "s", "set", "m", "own", batch, None, ()) for batch in (2, 3)]
+    link = os.link
+
+    def late(draft, path):  # the other one comes between the look and the write
+        monkeypatch.setattr(os, "link", link)
+        plans[0].claim(tmp_path)
+        link(draft, path)
+
+    monkeypatch.setattr(os, "link", late)
+    with pytest.raises(ValueError, match="batch 2 there and 3 here"):
+        plans[1].claim(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["tokens.json"]
