@@ -12,6 +12,7 @@ OUT is for a class of another library; what that cannot express is refused, by t
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +87,18 @@ def bundle(args: argparse.Namespace, out: Path) -> int:
     from mmtok.export.token_spec import TokenSpec
 
     part: Part = "encoder" if args.encoder_only else "decoder" if args.decoder_only else "both"
+    contract = inherited(Path(args.tokenizer)) | choices(args)
+    prefix = contract.pop("prefix", "")
     tokenizer, provenance = read_origin(args.tokenizer, raw=args.raw)
     write_bundle(
         tokenizer,
         out,
         part=part,
-        prefix=args.prefix or "",
+        prefix=args.prefix or prefix,
         provenance=provenance,
         programs=args.torch_export,
         overwrite=args.overwrite,
-        **choices(args),
+        **contract,
     )
     spec = TokenSpec.read(out)
     clear = [float(item.promised.float().mean()) for item in read_golden(out)]
@@ -104,6 +107,24 @@ def bundle(args: argparse.Namespace, out: Path) -> int:
     print(f"golden: {len(clear)} inputs, {sum(clear) / len(clear):.1%} of their ids promised (margin above 1e-4)")
     print(f"AutoModel.from_pretrained('{out}', trust_remote_code=True); mmtok verify {out}")
     return 0
+
+
+def inherited(source: Path) -> dict[str, Any]:
+    """The fields of a `TokenSpec` that a bundle, exported once more, keeps where nothing else is asked for.
+
+    Raises:
+        ValueError: the bundle is a half, and cannot be made into another.
+    """
+    from mmtok.export.folder import CONFIG
+    from mmtok.export.token_spec import FILE, TokenSpec
+
+    if not (source / FILE).is_file():
+        return {}
+    part = json.loads((source / CONFIG).read_text(encoding="utf-8")).get("part", "both")
+    if part != "both":
+        raise ValueError(f"{source} was exported with its {part} alone. Export the whole bundle, or the run.")
+    spec = TokenSpec.read(source)
+    return {name: getattr(spec, name) for name in ("prefix", "layout", "rows", "header", "role")}
 
 
 def choices(args: argparse.Namespace) -> dict[str, Any]:

@@ -184,6 +184,9 @@ def test_a_run_is_exported_with_what_is_known_of_it(run, tmp_path, capsys):
     # What was a bundle goes on as one, with what is known.
     assert main(["export", str(out), str(tmp_path / "half"), "--encoder-only"]) == 0
     assert "psnr 21.5" in (tmp_path / "half" / "README.md").read_text()
+    assert TokenSpec.read(tmp_path / "half") == spec  # one vocabulary serves both halves
+    assert main(["export", str(tmp_path / "half"), str(tmp_path / "more")]) == 2
+    assert "was exported with its encoder alone. Export the whole bundle" in capsys.readouterr().err
 
 
 def test_words_that_do_not_go_together_are_refused(tmp_path, capsys):
