@@ -52,8 +52,8 @@ class Speaker:
                 prompt,
                 logits_processor=[self.vocab.logits_processor(spec, **limits)],
                 do_sample=True,
-                temperature=0.8,
-                top_k=50,
+                temperature=0.7,
+                top_k=20,
                 max_new_tokens=160,
                 eos_token_id=place.end,
             )[0, prompt.shape[1] - 1 :]

@@ -33,7 +33,9 @@ def write_report(out: Path, threads: int) -> dict[str, Any]:
         report[name] = {
             "codes": {"unigram_entropy": entropy} | judge.codes(new, price),
             "captions": {
-                language: judge.captions([item for item in new if item.language == language])
+                language: judge.captions(
+                    *([item for item in each if item.language == language] for each in (new, seen))
+                )
                 for language in sorted({item.language for item in new})
             },
         }
@@ -54,6 +56,33 @@ def unigram(codes: Sequence[int], blocks: Sequence[int], sizes: Sequence[int]) -
         total = sum(counts[code] + 1 for code in level)
         price |= {code: -log2((counts[code] + 1) / total) for code in level}
     return price, sum(price[code] for code in codes) / len(codes)
+
+
+def rank(scores: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """(things, captions) scores, (things,) the right ones -> how many captions are before them; equals count half."""
+    own = scores.gather(1, right[:, None])
+    return (scores > own).sum(1) + ((scores == own).sum(1) - 1) / 2
+
+
+def pairs_as_long(scores: torch.Tensor, right: torch.Tensor, names: Sequence[str]) -> float:
+    """How often the right caption's score is above a wrong one's of about as many letters; equal ones count half."""
+    letters = torch.tensor([len(name) for name in names])
+    alike = (letters[right][:, None] - letters).abs() <= 2
+    alike[torch.arange(len(right)), right] = False
+    own = scores.gather(1, right[:, None])
+    won = (own > scores) + (own == scores) / 2
+    return won[alike].mean().item() if alike.any() else 0.5
+
+
+def by_length(new: Sequence[Item], names: Sequence[str], seen: Sequence[Item]) -> torch.Tensor:
+    """(things, captions) scores of who has only learned how long a signal is for a caption of some length."""
+    if not seen:
+        return torch.zeros(len(new), len(names))
+    letters = torch.tensor([[len(item.caption), 1.0] for item in seen])
+    slope = torch.linalg.lstsq(letters, torch.tensor([[float(len(item.ids))] for item in seen])).solution
+    expected = torch.tensor([[len(name), 1.0] for name in names]) @ slope
+    # Rounded: signals of one length, such as pictures, shall say nothing.
+    return -(torch.tensor([[float(len(item.ids))] for item in new]) - expected.mT).abs().round(decimals=3)
 
 
 class Judge:
@@ -81,18 +110,20 @@ class Judge:
             "model_with_wrong_caption": bits([item.text for item in others]),
         }
 
-    def captions(self, new: Sequence[Item]) -> dict[str, float]:
-        """How often the right caption is found among all different ones of these samples.
+    def captions(self, new: Sequence[Item], seen: Sequence[Item]) -> dict[str, float]:
+        """How often the right caption is found among all different ones of some samples.
 
         A caption is judged by how much likelier it is after the signal than without one, or "The letter a." would
-        always win. `pairs` is how often the right one beats a wrong one, of which chance is a half.
+        always win. `pairs` is how often the right one beats a wrong one, of which chance is a half, and `pairs_as_long`
+        a wrong one with as many letters, give or take two: long names take long to say, and `pairs_by_length` is for
+        who knows nothing of a signal but how long it is.
         """
         texts = {item.caption: item.text for item in new}
         names = list(texts)
         scores = self._likelihoods([item.ids for item in new], list(texts.values()))
         scores = scores - self._likelihoods([[]], list(texts.values()))
-        own = scores.gather(1, torch.tensor([names.index(item.caption) for item in new])[:, None])
-        ranks = (scores > own).sum(1).float()
+        right = torch.tensor([names.index(item.caption) for item in new])
+        ranks = rank(scores, right)
         topics = {item.caption: item.topic for item in new}
         best = [topics[names[place]] for place in scores.argmax(1).tolist()]
         shares = Counter(topics.values())
@@ -100,11 +131,13 @@ class Judge:
             "samples": len(new),
             "choices": len(names),
             "topics": len(shares),
-            "right": (ranks == 0).float().mean().item(),
+            "right": (ranks < 1).float().mean().item(),
             "chance": 1 / len(names),
             "among_five": (ranks < 5).float().mean().item(),
             "chance_of_five": min(1.0, 5 / len(names)),
             "pairs": 1 - ranks.mean().item() / max(1, len(names) - 1),
+            "pairs_as_long": pairs_as_long(scores, right, names),
+            "pairs_by_length": 1 - rank(by_length(new, names, seen), right).mean().item() / max(1, len(names) - 1),
             "topic": sum(topic == item.topic for topic, item in zip(best, new, strict=True)) / len(new),
             "chance_of_topic": sum(shares[item.topic] / len(names) for item in new) / len(new),
         }
@@ -123,15 +156,22 @@ def tables(report: dict[str, Any]) -> str:
     for name, found in report.items():
         code = found["codes"]
         lines.append(_row(name, code["samples"], *(f"{code[key]:.2f}" for key in keys)))
-    head = "| caption of | samples | choices | right | among five | beats a wrong one | right topic |"
-    lines += ["", head, "|---|" + "---:|" * 6]
+    wins = "beats a wrong one | that is as long | by length alone"
+    lines += [
+        "",
+        f"| caption of | samples | choices | right | among five | {wins} | right topic |",
+        "|---|" + "---:|" * 8,
+    ]
     for name, found in report.items():
         for language, one in found["captions"].items():
             right = f"{one['right']:.1%} ({one['chance']:.1%})"
             five = f"{one['among_five']:.1%} ({one['chance_of_five']:.1%})"
             topic = f"{one['topic']:.1%} ({one['chance_of_topic']:.1%})" if one["topics"] > 1 else ""
             pairs = f"{one['pairs']:.1%} (50 %)"
-            lines.append(_row(f"{name}, {language}", one["samples"], one["choices"], right, five, pairs, topic))
+            alike, length = f"{one['pairs_as_long']:.1%}", f"{one['pairs_by_length']:.1%}"
+            lines.append(
+                _row(f"{name}, {language}", one["samples"], one["choices"], right, five, pairs, alike, length, topic)
+            )
     return "\n".join(lines)
 
 

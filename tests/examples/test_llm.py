@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -155,3 +156,16 @@ def test_likelihoods_are_those_of_each_answer_alone(example):
             scores = model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
         right = [scores[len(prompt) - 1 + place, code] for place, code in enumerate(answer)]
         torch.testing.assert_close(found, torch.stack(right))
+
+
+def test_equal_scores_count_half(example):
+    report = example("report")
+    scores = torch.tensor([[3.0, 1.0, 2.0], [5.0, 5.0, 5.0]])
+    assert report.rank(scores, torch.tensor([2, 0])).tolist() == [1.0, 1.0]
+    same = [SimpleNamespace(caption=caption, ids=[0] * 18) for caption in ("A b.", "A longer one.")]
+    assert report.by_length(same, ["A b.", "A longer one."], same).std() == 0
+    grows = [SimpleNamespace(caption="a" * n, ids=[0] * (3 * n)) for n in (3, 5, 9)]
+    assert report.by_length(grows, [one.caption for one in grows], grows).argmax(1).tolist() == [0, 1, 2]
+    wins = report.pairs_as_long(scores, torch.tensor([2, 0]), ["long", "longer", "a very long one"])
+    assert wins == 0.5  # of the first there is none as long; the second's are equal
+    assert report.pairs_as_long(scores[:1], torch.tensor([0]), ["long", "longer", "a very long one"]) == 1
