@@ -7,8 +7,6 @@ few open rows that has room for it, and what is left at the end of a row is padd
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
@@ -19,6 +17,7 @@ import numpy as np
 
 from mmtok import __version__
 from mmtok.export.documents import TEXT, Document, Documents, Source, Texts
+from mmtok.export.drafts import refuse_taken, replaced
 from mmtok.export.vocab_map import Vocabulary
 
 FORMATS = ("megatron", "parquet", "webdataset", "litdata")
@@ -121,7 +120,8 @@ def pack(
         ValueError: codes of another tokenizer than the vocabulary's, parts that no set has, or a folder that is taken.
     """
     target = Path(out)
-    _refuse(target, to, length, overwrite)
+    _refuse(to, length)
+    refuse_taken(target, FILE, overwrite)  # before minutes of reading
     vocabulary = Vocabulary.read(vocab)
     sources = [Source.open(one, vocabulary, text) for one in sets]
     wanted = _orders(orders, sources)
@@ -139,14 +139,8 @@ def pack(
         pad=texts.pad,
         sources=[source.keyed.shards.name(2) for source in sources],
     )
-    draft = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
+    with replaced(target, FILE, overwrite) as draft:
         _write(draft, documents, facts, long)
-        _publish(draft, target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return facts
 
 
@@ -253,29 +247,13 @@ def _orders(orders: Sequence[Sequence[str]], sources: Sequence[Source]) -> list[
     return found
 
 
-def _refuse(target: Path, to: str, length: int | None, overwrite: bool) -> None:
+def _refuse(to: str, length: int | None) -> None:
     if to not in FORMATS:
         raise ValueError(f"there is no format '{to}'. Known: {', '.join(FORMATS)}.")
     if length is not None and length < 2:
         raise ValueError(f"--length={length} must be at least 2.")
     if to == "litdata" and length is None:
         raise ValueError("litdata cuts one stream of ids into blocks: give --length, and the same block_size to read.")
-    if not target.exists():
-        return
-    if not target.is_dir() or (any(target.iterdir()) and not (target / FILE).is_file()):
-        raise ValueError(f"{target} exists and is no pack. Give another folder.")
-    if (target / FILE).is_file() and not overwrite:
-        raise ValueError(f"{target} is a pack already. Give --overwrite, or another folder.")
-
-
-def _publish(draft: Path, target: Path) -> None:
-    """Put the finished folder in its place."""
-    old = target.with_name(f"{target.name}.replaced")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        os.replace(target, old)
-    os.replace(draft, target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def needs(to: str) -> Any:
