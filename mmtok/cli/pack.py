@@ -5,7 +5,7 @@
   mmtok pack tokens/speech data/texts --vocab vocab --order text,audio --to litdata --length 2048 -o packed
 
 Parts of one key make a document, [bos] parts [eos], for each --order that it has all parts of. Rows of --length hold
-whole documents and padding; only a document longer than a row is cut. What was written, left out and padded is in
+whole documents and padding; only a text longer than a row is cut. What was written, left out and padded is in
 OUT/pack.json. Codes of another tokenizer than the vocabulary was made for are refused.
 """
 
@@ -25,10 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--length", type=int, metavar="N", help="ids of a row; without it a row is a document")
     parser.add_argument(
         "--order", action="append", default=[], metavar="PART,...",
-        help="parts of a document: text, image, audio, or prefixes; several times for several documents of a key",
+        help="parts of a document: text, image, audio, or prefixes; several times for several documents of a key "
+        "(default: the codes of all sets, without texts)",
     )  # fmt: skip
     parser.add_argument("--text", default="txt", metavar="EXT", help="member with the text (default: txt)")
-    parser.add_argument("--long", choices=("split", "drop"), default="split", help="documents longer than a row")
+    parser.add_argument(
+        "--long",
+        choices=("split", "drop"),
+        help="documents longer than a row (default: split texts, drop others)",
+    )
     parser.add_argument("--eos", default="", metavar="NAME", help="token that ends a document, if not the tokenizer's")
     parser.add_argument("--no-bos", action="store_true", help="no bos at the beginning of a document")
     parser.add_argument("--overwrite", action="store_true", help="replace a pack that exists")

@@ -64,6 +64,7 @@ class Texts:
         self.eos = int(found)
         own = tokenizer.bos_token_id
         self.bos = int(own) if bos and own is not None and own != self.eos else None
+        self.has_pad = tokenizer.pad_token_id is not None
         self.pad = int(tokenizer.pad_token_id) if tokenizer.pad_token_id is not None else self.eos
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:

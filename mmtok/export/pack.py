@@ -1,12 +1,14 @@
 """Documents -> rows of one length, in the format of a trainer: `mmtok pack`.
 
-A document is never cut unless it is longer than a row. Rows are filled best fit: a document goes into the fullest of a
-few open rows that has room for it, and what is left at the end of a row is padding. The same sets give the same rows.
+A document is never cut unless it is longer than a row, and of text alone: half a picture is none. Rows are filled best
+fit: a document goes into the fullest of a few open rows that has room for it, and what is left at the end of a row is
+padding. The same sets give the same rows.
 """
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
@@ -95,7 +97,7 @@ def pack(
     length: int | None = None,
     orders: Sequence[Sequence[str]] = (),
     text: str = "txt",
-    long: Long = "split",
+    long: Long | None = None,
     eos: str = "",
     bos: bool = True,
     overwrite: bool = False,
@@ -111,7 +113,8 @@ def pack(
         orders: of the parts of a document, by prefix or modality, or "text"; a sample gives one document for each. By
             default the codes of all sets, in their order.
         text: extension of the member with the text.
-        long: what becomes of a document longer than a row: cut into rows, or left out.
+        long: what becomes of a document longer than a row: cut into rows, or left out. By default documents of text
+            are cut and those with codes left out, since a model would learn to begin in the middle of a picture.
         eos: name of the token that ends a document; by default the tokenizer's own.
         bos: begin documents with the tokenizer's bos, where it has one of its own.
         overwrite: replace a pack that exists.
@@ -139,8 +142,9 @@ def pack(
         pad=texts.pad,
         sources=[source.keyed.shards.name(2) for source in sources],
     )
+    _warn(facts, texts.has_pad, any(source.has_text for source in sources) and not orders)
     with replaced(target, FILE, overwrite) as draft:
-        _write(draft, documents, facts, long)
+        _write(draft, documents, facts, long or ("split" if set(wanted) == {(TEXT,)} else "drop"))
     return facts
 
 
@@ -162,10 +166,31 @@ def _write(folder: Path, documents: Documents, facts: Facts, long: Long) -> None
         writer.add(Row(row.ids.astype(facts.dtype), row.lengths, row.keys))
     facts.keys, facts.missing, facts.bad = documents.keys, dict(sorted(documents.missing.items())), documents.bad
     if not facts.rows:
-        lacking = ", ".join(f"{count} of {name}" for name, count in facts.missing.items()) or "no sample"
-        raise ValueError(f"no document came of {facts.keys:,} samples, for want of parts: {lacking}.")
+        raise ValueError(_nothing(facts))
     writer.close()
     (folder / FILE).write_text(json.dumps(asdict(facts), indent=1) + "\n", encoding="utf-8")
+
+
+def _nothing(facts: Facts) -> str:
+    """Why no document is left."""
+    reasons = [f"{count:,} lack a part ({name})" for name, count in facts.missing.items()]
+    if facts.dropped:
+        reasons.append(f"{facts.dropped:,} documents are longer than {facts.length:,} ids: give a larger --length")
+    if facts.bad:
+        reasons.append(f"{len(facts.bad):,} cannot be read, {facts.bad[0][0]} first: {facts.bad[0][1]}")
+    return f"no document came of {facts.keys:,} samples: {'; '.join(reasons) or 'the sets are empty'}."
+
+
+def _warn(facts: Facts, has_pad: bool, has_unused_text: bool) -> None:
+    """Say what a trainer would find out late."""
+    if has_unused_text:
+        warnings.warn(f"the sets have texts, and documents are of {facts.orders[0]}. See --order.", stacklevel=3)
+    if facts.format == "megatron" and facts.length is not None and not has_pad:
+        warnings.warn(
+            "the text tokenizer has no padding token, so rows are padded with its eos, which Megatron's loss counts as "
+            "text. Leave --length out: Megatron packs documents itself.",
+            stacklevel=3,
+        )
 
 
 def _counted(documents: Iterable[Document], facts: Facts) -> Iterator[Document]:
@@ -182,7 +207,7 @@ def plain(documents: Iterable[Document]) -> Iterator[Row]:
 
 
 def fill(documents: Iterable[Document], facts: Facts, long: Long) -> Iterator[Row]:
-    """Rows of `facts.length` ids, in the order in which they were begun within what is open."""
+    """Rows of `facts.length` ids: a row that is full, or the fullest of more than `OPEN`, and the rest at the end."""
     length = facts.length
     assert length is not None
     rows: list[list[Document]] = []

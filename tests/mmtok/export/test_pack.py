@@ -320,7 +320,7 @@ def test_a_layout_of_several_rows_is_refused(world, tmp_path):
 
 def test_the_verb_says_what_it_did_and_writes_nothing_over(world, tmp_path, capsys):
     words = ["pack", str(world / "codes-image"), "--vocab", str(world / "vocab"), "--to", "megatron", "--length", "24"]
-    words += ["--order", "text,image", "-o", str(tmp_path / "out")]
+    words += ["--order", "text,image", "--long", "split", "-o", str(tmp_path / "out")]
     assert main(words) == 0
     told = capsys.readouterr()
     assert "11 documents, " in told.out
@@ -329,6 +329,25 @@ def test_the_verb_says_what_it_did_and_writes_nothing_over(world, tmp_path, caps
     assert main(words) == 2
     assert "is a pack already. Give --overwrite" in capsys.readouterr().err
     assert main([*words, "--overwrite"]) == 0
+
+
+def test_half_a_picture_is_not_packed_unless_asked_for(world, tmp_path):
+    orders = [("text",), ("text", "image")]
+    facts = go(world, tmp_path / "out", "codes-image", length=24, orders=orders, to="parquet")
+    assert 0 < facts.dropped == facts.long < facts.documents
+    text = go(world, tmp_path / "text", "codes-image", length=4, orders=[("text",)], to="parquet")
+    assert text.long > 0 == text.dropped
+
+
+def test_nothing_left_is_told_with_the_reason(world, tmp_path):
+    with pytest.raises(ValueError, match=r"documents are longer than 4 ids: give a larger --length\."):
+        go(world, tmp_path / "out", "codes-image", length=4, orders=[("image",)])
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_trainer_would_find_out_late_is_said(world, tmp_path):
+    with pytest.warns(UserWarning, match=r"the sets have texts, and documents are of img\. See --order"):
+        go(world, tmp_path / "out", "codes-image")
 
 
 def test_large_vocabularies_have_ids_of_four_bytes():
