@@ -33,9 +33,9 @@ from benchmarks.tables import table
 from datamodules.shards import ShardSet
 from datamodules.stream import loader
 from datamodules.writer import ShardWriter
+from mmtok.export.encoding import Encoder, Settings, encode_shards, open_tokenizer
 from mmtok.export.folder import write_model
 from mmtok.export.token_shards import PLAN, RECORD
-from mmtok.export.tokenize import Encoder, Settings, encode_shards, open_tokenizer
 from mmtok.export.tokenize_input import Gatherer, Preparer, ShardUnits
 from mmtok.tokenizers import build_tokenizer
 

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from mmtok.export.tokenize import Settings
+    from mmtok.export.encoding import Settings
     from mmtok.export.tokenize_job import Part, all_devices, tokenize
 
     if args.batch < 1 or (args.workers or 0) < 0:

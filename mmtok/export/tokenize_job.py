@@ -19,9 +19,9 @@ import torch
 
 from datamodules.manifest import MANIFEST
 from datamodules.shardindex import write_atomically
+from mmtok.export.encoding import Progress, Settings, encode_shards, open_tokenizer, plan_of
 from mmtok.export.token_shards import Record, finish, missing, stands
 from mmtok.export.token_spec import FILE as TOKEN_SPEC
-from mmtok.export.tokenize import Progress, Settings, encode_shards, open_tokenizer, plan_of
 from mmtok.export.tokenize_input import Preparer
 from mmtok.loading import check_device
 

@@ -15,10 +15,10 @@ from datamodules.shards import ShardSet
 from mmtok.cli import main
 from mmtok.export.bundle import write_bundle
 from mmtok.export.documents import Document, Keyed
+from mmtok.export.encoding import Settings
 from mmtok.export.pack import FORMATS, Facts, fill, pack
 from mmtok.export.token_shards import TokenSet
 from mmtok.export.token_spec import TokenSpec
-from mmtok.export.tokenize import Settings
 from mmtok.export.tokenize_job import Part, tokenize
 from mmtok.export.vocab import load_base, merge
 from mmtok.export.vocab_map import Vocabulary

@@ -16,9 +16,9 @@ from datamodules.shards import ShardSet
 from datamodules.writer import ShardTar
 from mmtok.cli import main
 from mmtok.export.bundle import write_bundle
+from mmtok.export.encoding import Lock, Settings
 from mmtok.export.golden import leaves_called
 from mmtok.export.token_shards import Plan, TokenSet, stands
-from mmtok.export.tokenize import Lock, Settings
 from mmtok.export.tokenize_input import Preparer, ShardUnits
 from mmtok.export.tokenize_job import Part, tokenize
 from tests.mmtok.export import tiny
