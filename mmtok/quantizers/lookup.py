@@ -1,0 +1,115 @@
+"""What quantizers with a table of codes share: each latent becomes its nearest code, whatever the table is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig
+from mmtok.quantizers.search import chunk_rows, nearest
+
+
+@dataclass(frozen=True)
+class LookupConfig(QuantizerConfig):
+    """Fields of every quantizer that looks codes up."""
+
+    codebook_size: int = 1024
+    """Number of codes."""
+    code_dim: int = 0
+    """Dimension of the codes; linear layers project in and out. 0 means `dim`, without projections."""
+    l2: bool = False
+    """Compare directions: latents and codes are normalised, and the commitment too, so that no norm can run away."""
+    commitment_weight: float = 0.25
+    """Weight of the squared distance that pulls latents to codes (beta of the paper)."""
+    codebook_weight: float = 1.0
+    """Weight of the squared distance that pulls codes to latents, where they learn by gradient."""
+
+    def __post_init__(self) -> None:
+        if self.codebook_size < 1:
+            raise ValueError(f"codebook_size must be at least 1, got {self.codebook_size}")
+        if self.code_dim < 0:
+            raise ValueError(f"code_dim must be 0 (as dim) or more, got {self.code_dim}")
+
+
+class Lookup(Quantizer):
+    """One table of codes; one level of ids. Subclasses say what the codes are, and whether a loss moves them."""
+
+    pulled: bool = False
+    """Whether codes follow latents by a loss, the term `codebook`."""
+
+    def __init__(self, config: LookupConfig) -> None:
+        super().__init__()
+        self.settings = config
+        self.codebook_sizes = (config.codebook_size,)
+        self.code_dim = config.code_dim or config.dim
+        projects = self.code_dim != config.dim
+        self.straight_through = not (projects or config.l2)
+        self.project_in = nn.Linear(config.dim, self.code_dim) if projects else nn.Identity()
+        self.project_out = nn.Linear(self.code_dim, config.dim) if projects else nn.Identity()
+
+    def quantize(self, z: Tensor, context: Context) -> Quantized:
+        x = self._normalise(self.project_in(z))
+        flat = x.detach().flatten(0, 1)
+        ids = self._nearest(flat)
+        codes = self._embed(ids).view_as(x)
+        # Both terms are taken here: after the estimator's step below they would be zero (image.md trap 1).
+        distance = (x - codes.detach()).square().mean(-1)
+        losses = {"commitment": self.settings.commitment_weight * context.mean(distance)}
+        if self.pulled:
+            pull = (codes - x.detach()).square().mean(-1)
+            losses["codebook"] = self.settings.codebook_weight * context.mean(pull)
+        straight = codes.detach() + (x - x.detach())  # this order adds an exact zero: values equal the decoded ones
+        stats = self._stats(flat, ids, distance.detach().flatten(), context.mask)
+        return Quantized(self.project_out(straight), ids.view(z.shape[0], 1, z.shape[1]), losses, stats)
+
+    def relax(self, z: Tensor) -> Tensor:
+        return self.project_out(self._normalise(self.project_in(z.float())))
+
+    def dequantize(self, ids: Tensor, context: Context) -> Tensor:
+        return self.project_out(self._embed(ids[:, 0].clamp(min=0)))
+
+    def code_table(self) -> Tensor:
+        return self._codes().detach().float()
+
+    @torch.no_grad()
+    def margins(self, z: Tensor) -> Tensor:
+        x, codes = self._compared(self._normalise(self.project_in(z.float())))
+        best = [self._two_best(rows, codes) for rows in x.flatten(0, 1).split(chunk_rows(codes))]
+        return torch.cat(best).view(z.shape[:2])
+
+    def _codes(self) -> Tensor:
+        """The codes (K, D) as they are used, with their gradient."""
+        raise NotImplementedError
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        """Ids (...) -> codes (..., D), with their gradient."""
+        return F.embedding(ids, self._codes())
+
+    @staticmethod
+    def _two_best(x: Tensor, codes: Tensor) -> Tensor:
+        """Rows (N, D) -> (N,) by how much less the squared distance to the best code is than to the second."""
+        if len(codes) == 1:
+            return x.new_full(x.shape[:1], torch.inf)
+        # Exact, and not by a matmul: the digits in which near codes differ are the ones that matter.
+        distance = torch.cdist(x, codes, compute_mode="donot_use_mm_for_euclid_dist").square()
+        first, second = distance.topk(2, largest=False).values.unbind(1)
+        return second - first
+
+    def _nearest(self, x: Tensor) -> Tensor:
+        return nearest(*self._compared(x))
+
+    def _compared(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents and codes in the form in which the nearest is looked for."""
+        return x, self._codes().detach()
+
+    @torch.no_grad()
+    def _stats(self, x: Tensor, ids: Tensor, distance: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        """Rows (N, D), their codes and distances (N,) -> stats; here how often each code was taken."""
+        weight = x.new_ones(x.shape[0]) if mask is None else mask.flatten().to(x.dtype)
+        return {"counts": x.new_zeros(self.codebook_sizes[0]).index_add_(0, ids, weight)}
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=-1) if self.settings.l2 else x
