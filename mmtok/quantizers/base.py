@@ -76,6 +76,8 @@ class Quantizer(nn.Module):
     """Levels that can be kept or dropped by the hint `levels`, the last first; 1 where ids are all or nothing."""
     straight_through: bool = False
     """Whether the gradient of the values with respect to the latents is the identity."""
+    rotates: bool = False
+    """Whether that gradient is the rotation trick's, so that levels of it can be turned as one."""
     has_first: bool = False
     """Whether there is a first of several levels, whose values come apart from the others (`Quantized.first`)."""
     pointwise: bool = True

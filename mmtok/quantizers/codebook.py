@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtok.quantizers.cluster import kmeans, select, selection_keys
+from mmtok.quantizers.estimators import Gradient
 from mmtok.quantizers.lookup import Lookup, LookupConfig
 from mmtok.reduce import of_first_rank
 
@@ -29,6 +30,9 @@ class CodebookConfig(LookupConfig):
     """Memory of the moving averages: of codes (learn: ema) and of their usage."""
     learn: Literal["ema", "gradient"] = "ema"
     """How codes follow their latents: as their moving average, or by `codebook_weight` times a loss."""
+    gradient: Gradient = "straight"
+    """What gradient latents get: their code's as it is, or turned as the latent would turn onto its code (the rotation
+    trick, arXiv 2410.06424)."""
     init: Literal["random", "kmeans"] = "random"
     """First codes: normal draws, or clusters of the first update's latents."""
     restart: float = 0.0
@@ -57,7 +61,7 @@ class Codebook(Lookup):
     probe: Tensor
 
     def __init__(self, config: CodebookConfig) -> None:
-        super().__init__(config)
+        super().__init__(config, config.gradient)
         self.learning = config
         self.pulled = config.learn == "gradient"
         codes = self._normalise(torch.randn(config.codebook_size, self.code_dim) / self.code_dim**0.5)

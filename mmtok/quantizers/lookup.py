@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig
+from mmtok.quantizers.estimators import Gradient, estimate
 from mmtok.quantizers.search import chunk_rows, nearest
 
 
@@ -40,13 +41,15 @@ class Lookup(Quantizer):
     pulled: bool = False
     """Whether codes follow latents by a loss, the term `codebook`."""
 
-    def __init__(self, config: LookupConfig) -> None:
+    def __init__(self, config: LookupConfig, gradient: Gradient = "straight") -> None:
         super().__init__()
-        self.settings = config
+        self.settings, self.gradient = config, gradient
         self.codebook_sizes = (config.codebook_size,)
         self.code_dim = config.code_dim or config.dim
         projects = self.code_dim != config.dim
-        self.straight_through = not (projects or config.l2)
+        plain = not (projects or config.l2)
+        self.straight_through = plain and gradient == "straight"
+        self.rotates = plain and gradient == "rotate"
         self.project_in = nn.Linear(config.dim, self.code_dim) if projects else nn.Identity()
         self.project_out = nn.Linear(self.code_dim, config.dim) if projects else nn.Identity()
 
@@ -61,9 +64,9 @@ class Lookup(Quantizer):
         if self.pulled:
             pull = (codes - x.detach()).square().mean(-1)
             losses["codebook"] = self.settings.codebook_weight * context.mean(pull)
-        straight = codes.detach() + (x - x.detach())  # this order adds an exact zero: values equal the decoded ones
+        values = self.project_out(estimate(self.gradient, x, codes))
         stats = self._stats(flat, ids, distance.detach().flatten(), context.mask)
-        return Quantized(self.project_out(straight), ids.view(z.shape[0], 1, z.shape[1]), losses, stats)
+        return Quantized(values, ids.view(z.shape[0], 1, z.shape[1]), losses, stats)
 
     def relax(self, z: Tensor) -> Tensor:
         return self.project_out(self._normalise(self.project_in(z.float())))

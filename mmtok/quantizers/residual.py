@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mmtok.quantizers.base import Context, Quantized, QuantizerConfig, quantizers, register_quantizer
+from mmtok.quantizers.estimators import estimate
 from mmtok.quantizers.nested import Nested, add_losses, prefixed
 from mmtok.quantizers.vq import VQConfig
 
@@ -64,11 +65,12 @@ class Residual(Nested):
         built = self._build(config.inner, config.depth, config.shared)
         self.codebook_sizes = built[0].codebook_sizes * config.depth
         self.depth = config.depth
-        self.straight_through = built[0].straight_through
+        self.straight_through, self.rotates = built[0].straight_through, built[0].rotates
         self.learns = built[0].learns
 
     def quantize(self, z: Tensor, context: Context) -> Quantized:
         passes = self.settings.residual_grad == "pass"
+        once = (self.straight_through or self.rotates) and not passes
         masks, counts = self._masks(z, context)
         values, residual, first = torch.zeros_like(z), z, None
         ids: list[Tensor] = []
@@ -86,11 +88,13 @@ class Residual(Nested):
             energies = {"input_sq": _energy(residual, masks[level]), "residual_sq": _energy(left, masks[level])}
             # Each straight-through step is the identity already: with the residual's gradient stopped, a second one
             # on top would count the decoder's gradient once a level.
-            values = values + (value.detach() if level and self.straight_through and not passes else value)
+            values = values + (value.detach() if level and once else value)
             ids.append(out.ids)
             add_losses(losses, out.losses)
             stats |= prefixed(level, out.stats | energies)
             residual = left
+        if self.rotates and once:  # one turn onto the sum, for the same reason
+            values = estimate("rotate", z, values)
         return Quantized(values, torch.cat(ids, 1), losses, stats, first)
 
     def relax(self, z: Tensor) -> Tensor:
