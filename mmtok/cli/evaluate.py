@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from datamodules.base import DataConfig
-    from mmtok.cli.heldout import HeldOut
     from mmtok.config import RunConfig
     from mmtok.evaluation import EvaluationReport
     from mmtok.evaluation.comparison import Instruments
+    from mmtok.evaluation.heldout import HeldOut
     from mmtok.tokenizers.base import Tokenizer
 
 DEFAULT_SIZE = 256
@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from mmtok.cli import sounds
-    from mmtok.cli.heldout import HeldOut
+    from mmtok.evaluation.heldout import HeldOut
     from mmtok.export.folder import is_model
     from mmtok.loading import check_device
 
@@ -142,7 +142,10 @@ def run(args: argparse.Namespace) -> int:
         if modality != "image":
             raise ValueError("--image-size is of pictures, and this tokenizer is for sounds.")
         subject = subject._replace(data=replace(subject.data, image_size=args.image_size))  # type: ignore[call-arg]
-    held_out = HeldOut(subject.data, args, sounds.EXAMPLES if modality == "audio" else EXAMPLES)
+    held_out = HeldOut(
+        subject.data, shards=args.shards, samples=args.samples,
+        examples=sounds.EXAMPLES if modality == "audio" else EXAMPLES,
+    )  # fmt: skip
     device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     check_device(device)
     notes = {"run": str(args.run), "step": subject.step, "weights": subject.weights, **held_out.notes()}

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmtok.cli.heldout import HeldOut
     from mmtok.evaluation import EvaluationReport
+    from mmtok.evaluation.heldout import HeldOut
     from mmtok.tokenizers.base import Tokenizer
 
 EXAMPLES = 6
@@ -31,8 +31,8 @@ def measure(
     device: str,
 ) -> None:
     """Measure, write after each part, draw, and tell."""
-    from mmtok.cli.heldout import Signals
     from mmtok.evaluation.audio import evaluate_audio
+    from mmtok.evaluation.heldout import Signals
 
     judge_every = max(1, -(-held_out.count // args.judged)) if args.judged else 0
     report = evaluate_audio(
@@ -53,7 +53,7 @@ def measure(
 
 def compare(report: EvaluationReport, held_out: HeldOut, judge_every: int, target: Path) -> EvaluationReport:
     """Add Opus at two bitrates, on the same clips and by the same measures."""
-    from mmtok.cli.heldout import Signals
+    from mmtok.evaluation.heldout import Signals
     from mmtok.evaluation.opus import Opus, choices, measure_opus
 
     if remedy := Opus.lacks():
@@ -72,7 +72,7 @@ def probe(
     report: EvaluationReport, tokenizer: Tokenizer, held_out: HeldOut, pattern: str, target: Path, device: str
 ) -> None:
     """Add what the codes know of labels."""
-    from mmtok.cli.heldout import Signals
+    from mmtok.evaluation.heldout import Signals
     from mmtok.evaluation.token_probe import DEFINITION, clip_features, probe_clips, targets_of
 
     features = clip_features(tokenizer, Signals(held_out), device)

@@ -1,8 +1,7 @@
-"""The held-out set that `mmtok evaluate` measures on."""
+"""A held-out set that a tokenizer is measured on, as its run reads it or another."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,26 +21,29 @@ class HeldOut:
 
     Args:
         data: the run's settings.
-        args: of the verb: `samples` and `shards` may name others.
+        shards: another set than the one the run validates on.
+        samples: items at most; None means `data.val_samples`.
         examples: how many items are to be shown, spread over the set.
     """
 
-    def __init__(self, data: DataConfig, args: argparse.Namespace, examples: int) -> None:
+    def __init__(
+        self, data: DataConfig, *, shards: str | None = None, samples: int | None = None, examples: int = 1
+    ) -> None:
         import dataclasses
 
         from datamodules.base import datamodules
 
-        if args.samples is not None:
-            data = dataclasses.replace(data, val_samples=args.samples)
-        if args.shards:
-            data = dataclasses.replace(data, val_shards=args.shards)
+        if samples is not None:
+            data = dataclasses.replace(data, val_samples=samples)
+        if shards:
+            data = dataclasses.replace(data, val_shards=shards)
         self.data = data
         self.module: ShardDataModule = datamodules.build(data)
         self.sets = self.module.validation_sets()
         self.count = sum(min(len(one), data.val_samples) for one in self.sets)
         self.every = max(1, self.count // examples)
         # Most sets are called 'val': another one must not write over the figures of the run's own.
-        self.name = "+".join(one.name(2 if args.shards or len(self.sets) > 1 else 1) for one in self.sets)
+        self.name = "+".join(one.name(2 if shards or len(self.sets) > 1 else 1) for one in self.sets)
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         from datamodules.stream import only_valid
