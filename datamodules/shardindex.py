@@ -6,6 +6,7 @@ samples x extensions, ends of the keys) and the keys. Nothing in it is ever unpi
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import os
@@ -21,6 +22,12 @@ MAGIC = b"mmtok-index-1\n"
 MAX_EXTENSIONS = 64
 """Kinds of member in one shard: a tar of ten thousand made-up extensions must not make a table of their square."""
 
+LASTING = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
+)
+"""What is wrong with a path itself. Other errors of the system may pass (too many open files, a server that restarts),
+and say nothing about the data."""
+
 Members = dict[str, tuple[int, int]]
 """Extension -> (offset, size) in the tar."""
 
@@ -31,6 +38,11 @@ class ShardError(ValueError):
 
 class DecodeError(ShardError):
     """Content that cannot be turned into an array, and why."""
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the same file may well be readable a moment later."""
+    return isinstance(error, OSError) and not isinstance(error, ShardError) and error.errno not in LASTING
 
 
 @dataclass(frozen=True)
@@ -68,12 +80,15 @@ class ShardIndex:
 
         Raises:
             ShardError: it is missing, cut short, or something else.
+            OSError: it cannot be read now.
         """
         remedy = "Write it again: mmtok shards index."
         try:
             with path.open("rb") as file:
                 data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
+            if may_pass(error):
+                raise
             raise ShardError(f"{path} cannot be read as an index ({error}). {remedy}") from error
         try:
             return cls._parse(data)

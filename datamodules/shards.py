@@ -21,7 +21,7 @@ from datamodules import remote
 from datamodules.cache import ShardCache
 from datamodules.manifest import Manifest, find_manifest, remote_manifest
 from datamodules.remote import is_remote
-from datamodules.shardindex import ShardError, ShardIndex
+from datamodules.shardindex import ShardError, ShardIndex, may_pass
 
 MAX_OPEN = 128
 """Tars of one set, each with its mapped index, held open by one process, where its limit of files allows that."""
@@ -116,6 +116,7 @@ class ShardSet:
 
         Raises:
             ShardError: the shard cannot be used, or does not hold what the manifest says.
+            OSError: it cannot be read now.
         """
         fd, index, _ = self._shard(shard)
         self._reads += 1
@@ -136,6 +137,7 @@ class ShardSet:
 
         Raises:
             ShardError: the shard cannot be used.
+            OSError: it cannot be read now.
         """
         return self._shard(shard).places
 
@@ -143,7 +145,7 @@ class ShardSet:
         """Key of a sample, or '#number' where the index cannot tell."""
         try:
             return self._shard(shard).places.key(sample)
-        except (ShardError, IndexError):
+        except (ShardError, OSError, IndexError):
             return f"#{sample}"
 
     def tar_path(self, shard: int) -> str:
@@ -199,6 +201,8 @@ class ShardSet:
         try:
             opened = self._open_shard(shard)
         except (ShardError, OSError) as error:
+            if may_pass(error):  # remembered, it would make bad samples of a whole shard until the process ends
+                raise
             said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
             self._broken[shard] = f"shard {self.manifest.shards[shard].name}: {said}"
             raise ShardError(self._broken[shard]) from error

@@ -28,6 +28,8 @@ TEXT = "text"
 TOGETHER = 256
 """Samples whose texts are tokenized at once: the text tokenizer uses all cores then."""
 
+AGAIN = "Give the same command again."
+
 
 class Document(NamedTuple):
     key: str
@@ -89,7 +91,11 @@ class Keyed:
         self._of = lru_cache(maxsize=4)(self._keys)
 
     def _keys(self, shard: int) -> dict[str, int]:
-        index = self.shards.index(shard)
+        try:
+            index = self.shards.index(shard)
+        except OSError as error:
+            name = self.shards.manifest.shards[shard].name
+            raise OSError(f"{name} of {self.shards.home} cannot be read: {error}. {AGAIN}") from error
         return {index.key(number): number for number in range(len(index))}
 
     def __iter__(self) -> Iterator[tuple[str, str, int, int]]:
@@ -207,17 +213,18 @@ class Documents:
                 if any(other.keyed.find(key, shard, source.keyed) for other in self.sources[:at]):
                     continue
                 self.keys += 1
+                later = [(other, other.keyed.find(key, shard, source.keyed)) for other in self.sources[at + 1 :]]
                 parts: dict[str, Any] = {}
                 try:
                     self._read(source, key, (number, sample), wanted, parts)
-                    for other in self.sources[at + 1 :]:
-                        if (place := other.keyed.find(key, shard, source.keyed)) is not None:
+                    for other, place in later:
+                        if place is not None:
                             self._read(other, key, place, wanted, parts)
                 except ShardError as error:
                     self.bad.append((key, str(error)))
                     continue
                 except OSError as error:  # may pass: a pack without the sample would look finished
-                    raise OSError(f"{key} in {shard} cannot be read: {error}. Give the same command again.") from error
+                    raise OSError(f"{key} in {shard} cannot be read: {error}. {AGAIN}") from error
                 yield key, parts
 
     def _read(self, source: Source, key: str, place: tuple[int, int], wanted: set[str], parts: dict[str, Any]) -> None:
