@@ -107,7 +107,9 @@ def _codec(
     return encoder, replace(quantizer, code_dim=quantizer.code_dim or quantizer.dim)
 
 
-_TRAINING = ("commitment_weight", "codebook_weight", "ema_decay", "learn", "gradient", "init", "restart")
+_TRAINING = (
+    "commitment_weight", "codebook_weight", "ema_decay", "learn", "gradient", "init", "restart", "restart_policy",
+)  # fmt: skip
 
 CODEC = Kind(
     "sounds",

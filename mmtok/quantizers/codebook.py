@@ -39,6 +39,11 @@ class CodebookConfig(LookupConfig):
     """A code whose average usage falls below this share of the mean code's starts again from a badly coded latent of
     the batch. 0 never restarts; 0.1 keeps a codebook in use."""
 
+    restart_policy: Literal["replace", "blend"] = "replace"
+    """How: moved whole, and counted as an average code from then on; or, as online clustering does (CVQ, arXiv
+    2307.15139), moved by exp(-usage / (`restart` * mean usage)) towards any latent of the batch, at every update until
+    it is used. CVQ's own share is `restart: 0.001`."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.ema_decay < 1:
@@ -93,8 +98,10 @@ class Codebook(Lookup):
             stats["sums"] = torch.zeros_like(self.codebook).index_add_(0, ids, rows)
         wanted = self._sample_size()
         if wanted:
-            # K-means wants latents as they come; a restart those that are coded badly, as k-means++ draws them.
-            importance = distance if self._initialised() else torch.ones_like(distance)
+            # K-means and online clustering want latents as they come; a restart those that are coded badly, as
+            # k-means++ draws them.
+            badly = self._initialised() and self.learning.restart_policy == "replace"
+            importance = distance if badly else torch.ones_like(distance)
             # A power of two: rounding in the codes, which differs with the number of ranks, must not reach the keys.
             scale = self.codebook.square().mean().clamp(min=1e-12).log2().div(2).round().exp2()
             keys = selection_keys(x, importance * weight, self.probe / scale, self.updates)
@@ -146,13 +153,19 @@ class Codebook(Lookup):
         self.codebook.copy_(self._normalise(codes))
 
     def _restart(self, stats: Mapping[str, Tensor]) -> None:
-        """Put the least used codes on badly coded latents, and give them usage enough to be tried."""
+        """Put the least used codes on latents of the batch, or move them there."""
         keys, latents = select(stats["sample_keys"], stats["sample_latents"], min(len(self.usage), _RESTARTS))
         mean = self.usage.mean()
         used, slots = self.usage.topk(len(keys), largest=False, sorted=True)
-        dead = (used < self.restart * mean) & (keys > -torch.inf)
-        self.codebook[slots] = self._normalise(latents).where(dead[:, None], self.codebook[slots])
-        self.usage[slots] = mean.where(dead, used)
+        codes, latents, found = self.codebook[slots], self._normalise(latents), keys > -torch.inf
+        if self.learning.restart_policy == "blend":
+            share = torch.exp(-used / (self.restart * mean).clamp(min=torch.finfo(torch.float32).tiny))
+            moved = self._normalise(torch.lerp(codes, latents, share[:, None]))
+            self.codebook[slots] = moved.where(found[:, None], codes)
+            return
+        dead = (used < self.restart * mean) & found
+        self.codebook[slots] = latents.where(dead[:, None], codes)
+        self.usage[slots] = mean.where(dead, used)  # enough to be tried
 
 
 def _read_started(module: nn.Module, _: Any) -> None:

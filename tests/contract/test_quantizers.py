@@ -26,6 +26,7 @@ BLOCKS: dict[str, dict[str, Any]] = {name: {"name": name} for name in quantizer_
     "rq-rotate": {"name": "rq", "gradient": "rotate", "depth": 3, "codebook_size": 32},
     "rq-rotate-pass": {"name": "rq", "gradient": "rotate", "depth": 2, "residual_grad": "pass", "codebook_size": 32},
     "pq-rotate": {"name": "pq", "gradient": "rotate", "codebook_size": 32},
+    "vq-blend": {"name": "vq", "codebook_size": 32, "restart": 0.1, "restart_policy": "blend"},
     "rq-pass": {"name": "rq", "depth": 3, "residual_grad": "pass", "codebook_size": 32},
     "residual-fsq": {"name": "residual", "inner": "fsq", "depth": 3, "shrink": 0.25},
     "residual-lfq": {"name": "residual", "inner": {"name": "lfq", "bits": 6}, "depth": 2, "shared": True},

@@ -21,6 +21,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "vq-gradient": {"name": "vq", "learn": "gradient", **KEEPS},
     "vq-low": {"name": "vq", "code_dim": 4, "l2": True, **KEEPS},
     "rq-rotate": {"name": "rq", "gradient": "rotate", "depth": 3, **KEEPS},
+    "vq-blend": {"name": "vq", "restart_policy": "blend", **KEEPS},
     "rq-shared": {"name": "rq", "shared": True, "depth": 3, **KEEPS},
     "pq-shared": {"name": "pq", "shared": True, **KEEPS},
     "rq-dropout": {"name": "rq", "depth": 3, "dropout": 1.0, **KEEPS},

@@ -91,6 +91,30 @@ def test_a_restarted_code_gets_usage_and_mean_that_agree():  # image.md trap 3
     assert (quantizer.usage[1:] > 0.2 * quantizer.usage.mean()).all()
 
 
+@pytest.mark.parametrize("learn", ["ema", "gradient"])
+@pytest.mark.parametrize("seed", [0, 5, 9])
+def test_online_clustering_brings_a_collapsed_codebook_back(seed, learn):
+    torch.manual_seed(seed)
+    fields = {"restart": 0.001, "restart_policy": "blend", "ema_decay": 0.9, "learn": learn}
+    quantizer, z = build_quantizer("vq", dim=8, codebook_size=32, **fields), clusters(16)
+    with torch.no_grad():
+        quantizer.codebook.copy_(100 + torch.arange(32.0)[:, None].expand(32, 8))
+    assert (quantizer(z).stats["counts"] > 0).sum() == 1
+    assert (train(quantizer, z, 30).stats["counts"] > 0).sum() >= 20
+
+
+def test_online_clustering_moves_codes_by_their_usage():
+    """The share of arXiv 2307.15139, equation 5: exp(-usage K 10 / (1 - decay)), here with 1 / restart for 10 / .01."""
+    quantizer = build_quantizer("vq", dim=8, codebook_size=4, restart=0.5, restart_policy="blend", learn="gradient")
+    quantizer.usage.copy_(torch.tensor([0.0, 0.5, 1.0, 98.5]))
+    before, latents = quantizer.codebook.detach().clone(), torch.randn(4, 8)
+    with torch.no_grad():
+        quantizer._restart({"sample_keys": -torch.arange(4.0), "sample_latents": latents})
+    share = torch.exp(-quantizer.usage / (0.5 * 25))[:, None]
+    torch.testing.assert_close(quantizer.codebook.detach(), before * (1 - share) + latents * share)
+    assert quantizer.usage.tolist() == [0.0, 0.5, 1.0, 98.5]  # it moves again until it is used
+
+
 def test_revive_starts_restarts():
     quantizer = build_quantizer("vq", dim=8, codebook_size=16)
     assert quantizer.revive()
