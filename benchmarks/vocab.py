@@ -53,7 +53,7 @@ def main() -> None:
         for codes in args.codes:
             bundle, out = Path(folder) / f"bundle{codes}", Path(folder) / f"vocab{codes}"
             bundle.mkdir()
-            spec = TokenSpec("image", (codes,), "img", length="grid", header=True, rows=True)
+            spec = TokenSpec("image", (codes,), "img", downsample=16, length="grid", header=True, rows=True)
             (bundle / "token_spec.json").write_text(spec.to_json())
             begin = time.perf_counter()
             merge(base, [bundle], out)

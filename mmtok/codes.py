@@ -57,8 +57,10 @@ class Codes:
     """Tensors that travel with an item, batch first (a gain, say)."""
 
     def __post_init__(self) -> None:
-        assert self.ids.ndim == 3, f"ids are (batch, levels, positions), got {tuple(self.ids.shape)}"
-        assert self.ids.dtype == torch.int64, f"ids are int64, got {self.ids.dtype}"
+        if self.ids.ndim != 3:
+            raise ValueError(f"ids are (batch, levels, positions), got {tuple(self.ids.shape)}.")
+        if self.ids.dtype != torch.int64:
+            raise ValueError(f"ids are int64, got {self.ids.dtype}. Use ids.long().")
 
     def __len__(self) -> int:
         return self.ids.shape[0]

@@ -13,6 +13,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from mmtok.export.given import grid_of
 from mmtok.export.header import DIGITS, MAX_DIGITS
 from mmtok.export.layout import Place, delays_of
 from mmtok.export.token_spec import TokenSpec
@@ -52,19 +53,25 @@ class Grammar:
             positions: how many positions an item of another kind than a grid has; by default the model decides.
 
         Raises:
-            ValueError: the arguments do not say how long an item is, where the ids will not tell either.
+            ValueError: the arguments do not say how long an item is, where the ids will not tell either; or they make
+                no sense.
         """
         self.text = text
         self.known = list(zip(specs, places, strict=True))
         flat = [spec.prefix for spec in specs if spec.layout.kind == "flat"]
         self.begun = [pair for pair in self.known if pair[0].prefix in (begun or flat)]
-        self.grid, self.levels, self.positions = grid, levels, positions
         self._tensors: dict[tuple[tuple[int, int], ...], Tensor] = {}
         kinds = {spec.layout.kind for spec, _ in self.begun}
         if not self.begun or (kinds != {"flat"} and len(self.begun) > 1):
             raise ValueError(
                 f"a grammar is of layouts flat, or of one tokenizer of another; these are {sorted(kinds)}."
             )
+        first = self.begun[0][0]
+        self.grid = grid_of(grid, next((spec for spec, _ in self.begun if spec.length == "grid"), first))
+        self.levels, self.positions = levels, positions
+        if positions is not None and (positions < 1 or all(spec.length == "grid" for spec, _ in self.begun)):
+            remedy = "It must be 1 or more" if positions < 1 else f"{first.prefix} is of grids: give grid=(H, W)"
+            raise ValueError(f"positions={positions}: {remedy}.")
         self.alone = None if kinds == {"flat"} else self.begun[0]
         for spec, _ in self.begun:
             self._check(spec)

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from mmtok.codes import Codes
-from mmtok.export.header import MAX_DIGITS, header_of, read_header
+from mmtok.export.given import check_codes, grid_of, ids_of
+from mmtok.export.header import header_of, read_header
 from mmtok.export.token_spec import TokenSpec
 
 
@@ -63,9 +64,9 @@ def to_ids(codes: Codes, spec: TokenSpec, place: Place) -> list[Tensor]:
         largest delay), with a column of starts and one of ends.
 
     Raises:
-        ValueError: a code is out of range, or the layout cannot tell where codes are missing.
+        ValueError: these are no codes of this tokenizer, or the layout cannot tell where codes are missing.
     """
-    _check_codes(codes, spec)
+    check_codes(codes, spec)
     items = []
     for index, (ids, length) in enumerate(zip(codes.ids, codes.lengths.tolist(), strict=True)):
         item = ids[:, :length]
@@ -92,11 +93,11 @@ def from_ids(
     Raises:
         ValueError: an item is no sequence of this layout; names the first id that is wrong.
     """
+    grid = grid_of(grid, spec)
     found: list[tuple[Tensor, tuple[int, int] | None]] = []
     for index, item in enumerate(items):
-        ids = torch.as_tensor(item, dtype=torch.int64, device="cpu")
         try:
-            found.append(_item_from_ids(ids, spec, place, grid))
+            found.append(_item_from_ids(ids_of(item), spec, place, grid))
         except ValueError as error:
             raise ValueError(f"item {index} of {spec.prefix}: {error}") from error
     grids = {shape for _, shape in found}
@@ -131,7 +132,7 @@ def _item_from_ids(
 ) -> tuple[Tensor, tuple[int, int] | None]:
     """ids -> (L, T) codes and their grid."""
     if ids.ndim != (2 if spec.layout.kind == "parallel" else 1):
-        raise ValueError(f"layout '{spec.layout.kind}' has no ids of shape {tuple(ids.shape)}.")
+        raise ValueError(f"layout '{spec.layout.kind}' has no ids of shape {tuple(ids.shape)}. Give a list of items.")
     if spec.layout.kind == "parallel":
         levels, shape = _undelay(ids, spec, place), grid
     else:
@@ -255,22 +256,3 @@ def _kept_levels(item: Tensor) -> int:
             "codes are missing here and there; one sequence can drop only the last levels of all positions."
         )
     return kept
-
-
-def _check_codes(codes: Codes, spec: TokenSpec) -> None:
-    if codes.scales is not None:
-        raise ValueError(f"{spec.prefix}: codes of several scales have no layout.")
-    sizes = torch.tensor(spec.codebook_sizes, device=codes.ids.device)
-    if codes.ids.shape[1] > len(sizes):
-        raise ValueError(f"{spec.prefix} has {len(sizes)} levels, and the codes have {codes.ids.shape[1]}.")
-    if spec.length == "grid":
-        if codes.grid is None:
-            raise ValueError(f"{spec.prefix} is of grids, and the codes have none.")
-        positions = codes.grid[0] * codes.grid[1]
-        if max(codes.grid) >= 10**MAX_DIGITS or bool((codes.lengths != positions).any()):
-            raise ValueError(f"{spec.prefix}: codes of {codes.lengths.tolist()} positions in a grid {codes.grid}.")
-    wrong = (codes.ids < -1) | (codes.ids >= sizes[: codes.ids.shape[1], None])
-    if bool(wrong.any()):
-        item, level, at = wrong.nonzero()[0].tolist()
-        said = f"code {int(codes.ids[item, level, at])} at level {level}, position {at}"
-        raise ValueError(f"item {item} of {spec.prefix}: {said}; the level has {int(sizes[level])}.")

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mmtok.codes import Codes
+from mmtok.export.given import ids_of
 from mmtok.export.grammar import Grammar
 from mmtok.export.header import DIGITS
 from mmtok.export.layout import Place, from_ids, to_ids
@@ -156,8 +157,21 @@ class Vocabulary:
         """A sequence, such as a model generates, in order: ("text", ids), or (prefix, ids) as `from_ids` takes them.
 
         An item without an end is told by its prefix, too, up to where the next one starts; `from_ids` refuses it.
+
+        Raises:
+            ValueError: this is no sequence, or has ids that mean nothing.
         """
-        ids = torch.as_tensor(ids, dtype=torch.int64, device="cpu")
+        ids = ids_of(ids)
+        if ids.ndim != 1:
+            raise ValueError(
+                f"split takes one sequence, and this is of shape {tuple(ids.shape)}. Give them one by one."
+            )
+        if bool((beyond := (ids < 0) | (ids >= self.used)).any()):
+            at = int(beyond.nonzero()[0])
+            raise ValueError(
+                f"id {int(ids[at])} at place {at} means nothing: the vocabulary has 0 to {self.used - 1}. Generate "
+                "under its grammar (logits_processor), or give another vocabulary."
+            )
         parts: list[tuple[str, Tensor]] = []
         at = 0
         while at < len(ids):

@@ -206,7 +206,7 @@ class Tokenizer(nn.Module):
 
 
 def refuse_ids(codes: Any) -> None:
-    """Refuse bare ids where codes are wanted.
+    """Refuse bare ids where codes are wanted, and codes of nothing.
 
     Raises:
         ValueError: says what is missing.
@@ -216,6 +216,8 @@ def refuse_ids(codes: Any) -> None:
             "decode takes Codes, and these are bare ids. Give Codes(ids, lengths, source_size, grid): lengths (B,) in "
             "positions, source_size (B, n) in pixels or samples, grid (H, W) of pictures."
         )
+    if not len(codes):
+        raise ValueError("decode got a batch of 0 items, and nothing says how large signals of none are. Leave it out.")
 
 
 @contextmanager

@@ -128,4 +128,11 @@ class MmtokModel(PreTrainedModel):
 
 
 def _vocabulary(vocab: str | Path | Vocabulary) -> Vocabulary:
-    return vocab if isinstance(vocab, Vocabulary) else Vocabulary.read(vocab)
+    if isinstance(vocab, str | Path):
+        return Vocabulary.read(vocab)
+    # By what it can do: one that was read by mmtok, or by another bundle, is of another class and as good.
+    if all(hasattr(vocab, name) for name in ("find", "to_ids", "from_ids", "grammar")):
+        return vocab
+    raise ValueError(
+        f"vocab is a {type(vocab).__name__}. Give the folder that mmtok vocab merge wrote, or Vocabulary.read(FOLDER)."
+    )

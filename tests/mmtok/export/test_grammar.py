@@ -74,7 +74,8 @@ def test_what_codes_give_is_allowed_at_each_step(spec):
         grid = (height, width) if spec.length == "grid" else None
         ids = torch.stack([torch.randint(n, (height * width,), generator=generator) for n in spec.codebook_sizes])
         ids[kept:] = -1
-        codes = Codes(ids[None], torch.tensor([height * width]), torch.zeros(1, 2, dtype=torch.int64), grid)
+        source = torch.tensor([grid or [height * width]])
+        codes = Codes(ids[None], torch.tensor([height * width]), source, grid)
         item = vocabulary.to_ids(codes, spec)[0]
         limits = {"grid": grid} if grid else {"positions": height * width}
         strict = vocabulary.grammar(spec, levels=kept, **limits)
@@ -190,7 +191,7 @@ def test_a_step_costs_no_loop_over_codes():
     torch.set_num_threads(1)
     spec = replace(IMAGE, codebook_sizes=(65536,))
     vocabulary = Vocabulary.arrange(32000, [spec])
-    codes = Codes(torch.zeros(1, 1, 1024, dtype=torch.int64), torch.tensor([1024]), torch.zeros(1, 2), (32, 32))
+    codes = Codes(torch.zeros(1, 1, 1024, dtype=torch.int64), torch.tensor([1024]), torch.tensor([[32, 32]]), (32, 32))
     ids = vocabulary.to_ids(codes, spec)[0][None, :500]
     processor, scores = vocabulary.logits_processor(spec), torch.zeros(1, vocabulary.size)
     times = []
@@ -220,3 +221,22 @@ def test_transformers_generates_under_it():
         for row in model.generate(prompt, **common, **way):
             item = vocabulary.split(row)[1][1]
             assert vocabulary.from_ids([item], IMAGE).grid == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("spec", "limits", "message"),
+    [
+        (IMAGE, {"grid": (0, 4)}, r"grid=\(0, 4\) must be \(H, W\), two whole numbers from 1 to 9999"),
+        (IMAGE, {"grid": (4,)}, r"grid=\(4,\) must be \(H, W\)"),
+        (IMAGE, {"grid": (4.0, 4)}, "must be .* two whole numbers"),
+        (IMAGE, {"grid": 16}, "grid=16 must be"),
+        (AUDIO, {"grid": (4, 4)}, r"grid=\(4, 4\) is for pictures, and aud \(audio\) has none. Leave it out"),
+        (AUDIO, {"positions": 0}, "positions=0: It must be 1 or more"),
+        (IMAGE, {"positions": 4}, r"positions=4: img is of grids: give grid=\(H, W\)"),
+    ],
+)
+def test_limits_that_make_no_sense_are_refused(spec, limits, message):
+    vocabulary = Vocabulary.arrange(TEXT, [IMAGE, AUDIO])
+    with pytest.raises(ValueError, match=message):
+        vocabulary.grammar(spec, **limits)
+    assert vocabulary.grammar(grid=[2, 2], positions=4).grid == (2, 2)  # of both: each takes what is for it
