@@ -27,6 +27,8 @@ BLOCKS: dict[str, dict[str, Any]] = {name: {"name": name} for name in quantizer_
     "rq-rotate-pass": {"name": "rq", "gradient": "rotate", "depth": 2, "residual_grad": "pass", "codebook_size": 32},
     "pq-rotate": {"name": "pq", "gradient": "rotate", "codebook_size": 32},
     "vq-blend": {"name": "vq", "codebook_size": 32, "restart": 0.1, "restart_policy": "blend"},
+    "simvq-low": {"name": "simvq", "code_dim": 4, "codebook_size": 32, "gradient": "rotate", "l2": True},
+    "residual-simvq": {"name": "residual", "inner": {"name": "simvq", "codebook_size": 32}, "depth": 2},
     "rq-pass": {"name": "rq", "depth": 3, "residual_grad": "pass", "codebook_size": 32},
     "residual-fsq": {"name": "residual", "inner": "fsq", "depth": 3, "shrink": 0.25},
     "residual-lfq": {"name": "residual", "inner": {"name": "lfq", "bits": 6}, "depth": 2, "shared": True},
@@ -108,7 +110,7 @@ def test_straight_through_gradient_is_the_identity_where_claimed(name, latents):
 
 def test_the_plain_quantizers_claim_the_identity():
     assert {name for name in quantizer_names() if build(name).straight_through} == {
-        "none", "vq", "rq", "pq", "residual", "product",
+        "none", "vq", "rq", "pq", "residual", "product", "simvq",
     }  # fmt: skip
 
 
