@@ -280,6 +280,11 @@ class SEANet(Networks):
         self.causal = config.causal
         self.streams_exactly = config.causal and config.pad_mode != "reflect"
         self.latency = self.encoder.first_after - self.downsample
+        # At once, while there are both halves: an export may leave one out.
+        low, high = self.encoder.seen(0, 0)
+        first, last = self.decoder.seen(0, self.downsample - 1)
+        beyond = ("LSTM",) if config.core == "lstm" else ()
+        self._reach = Reach((-low, max(high - self.downsample + 1, 0)), (-first, max(last, 0)), beyond)
 
     @property
     def last_layer(self) -> Tensor:
@@ -292,7 +297,4 @@ class SEANet(Networks):
 
     @property
     def reach(self) -> Reach:
-        low, high = self.encoder.seen(0, 0)
-        first, last = self.decoder.seen(0, self.downsample - 1)
-        beyond = ("LSTM",) if self.config.core == "lstm" else ()
-        return Reach((-low, max(high - self.downsample + 1, 0)), (-first, max(last, 0)), beyond)
+        return self._reach

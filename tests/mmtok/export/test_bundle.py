@@ -13,7 +13,7 @@ import mmtok
 from mmtok.cli import main
 from mmtok.export import clean
 from mmtok.export.bundle import write_bundle
-from mmtok.export.golden import differences, golden
+from mmtok.export.golden import differences, golden, inputs
 from mmtok.export.provenance import Provenance, read_origin
 from mmtok.export.token_spec import Layout, TokenSpec
 from mmtok.export.verify import ABSENT, verify
@@ -131,6 +131,22 @@ def test_half_a_bundle_does_its_half_and_says_what_it_lacks(part, task, lost, tm
     assert not differences(item, **found)
     # One vocabulary serves both halves.
     assert TokenSpec.read(bundle).sha256 == TokenSpec.read(write_bundle(whole, tmp_path / "whole")).sha256
+
+
+@pytest.mark.parametrize(("name", "kind"), [("rq", "talk.wav"), ("lstm", "talk.wav"), ("vq", "picture.png")])
+def test_the_verbs_take_half_a_bundle_for_its_half(name, kind, tmp_path, capsys):
+    whole = TOKENIZERS[name]()
+    folders = {part: write_bundle(whole, tmp_path / part, part=part) for part in ("both", "encoder", "decoder")}
+    (x, *_), file = inputs(whole), tmp_path / kind
+    whole.write(x, file)
+    for part in ("both", "encoder"):
+        words = ["encode", str(folders[part]), str(file), "-o", str(tmp_path / f"codes-{part}"), "--format", "mmc"]
+        assert main(words) == 0, capsys.readouterr().err
+    codes = {path.parent.name: path for path in tmp_path.glob("codes-*/*.mmc")}
+    assert codes["codes-both"].read_bytes() == codes["codes-encoder"].read_bytes()
+    assert main(["decode", str(folders["decoder"]), str(codes["codes-encoder"]), "-o", str(tmp_path / "again")]) == 0
+    assert main(["encode", str(folders["decoder"]), str(file), "-o", str(tmp_path / "none")]) == 2
+    assert "without its encoder and cannot encode" in capsys.readouterr().err
 
 
 def test_a_bundle_appears_whole_or_not_at_all(tmp_path, monkeypatch):
