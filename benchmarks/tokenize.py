@@ -36,7 +36,8 @@ from datamodules.writer import ShardWriter
 from mmtok.export.encoding import Encoder, Settings, encode_shards, open_tokenizer
 from mmtok.export.folder import write_model
 from mmtok.export.token_shards import PLAN, RECORD
-from mmtok.export.tokenize_input import Gatherer, Preparer, ShardUnits
+from mmtok.export.tokenize_input import Gatherer, Preparer
+from mmtok.export.tokenize_units import ShardUnits
 from mmtok.tokenizers import build_tokenizer
 
 ENCODER = {"name": "conv2d", "channels": 32, "multipliers": [1, 2, 2, 4], "blocks": 1}
@@ -136,7 +137,7 @@ def bare_loop(settings: Settings, source: ShardSet, shards: list[int], encoder: 
     gather = Gatherer(prepare)
     ids: list[np.ndarray] = []
     for unit in loader(ShardUnits(source, shards, prepare, ()), settings.workers):
-        for batch in gather.gathered(unit):
+        for batch in gather.gathered(unit.blocks, unit.last):
             codes = encoder(batch.x, batch.lengths)
             ids += [one.numpy().astype(np.uint16) for one in codes.ids]
         if unit.last:

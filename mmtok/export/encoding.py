@@ -7,28 +7,25 @@ started again leaves the same bytes as one that was not.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
 from datamodules.shards import ShardSet
 from datamodules.stream import loader
-from datamodules.writer import ShardTar
 from mmtok.codes import Codes
 from mmtok.export.bundle import spec_of
-from mmtok.export.token_shards import CODES, RECORD, Plan, Record, stands, to_members
+from mmtok.export.token_output import Claims, Output, Progress
+from mmtok.export.token_shards import Plan
 from mmtok.export.token_spec import FILE as TOKEN_SPEC
 from mmtok.export.token_spec import TokenSpec
-from mmtok.export.tokenize_input import Gatherer, Preparer, ShardUnits, Unit
+from mmtok.export.tokenize_input import Block, Gatherer, Preparer, out_of_memory
+from mmtok.export.tokenize_units import ShardUnits, Unit
 from mmtok.loading import load
 from mmtok.tokenizers import pixels
 from mmtok.tokenizers.audio import AudioTokenizer
@@ -65,22 +62,6 @@ class Settings:
     def open(self) -> ShardSet:
         """The source."""
         return ShardSet.open(self.shards, cache_dir=self.cache_dir)
-
-
-class Progress(NamedTuple):
-    """What happened since the last one."""
-
-    items: int = 0
-    codes: int = 0
-    bad: int = 0
-    shards: int = 0
-    wait: float = 0.0
-    """Seconds for which the encoder had nothing to do."""
-    seconds: float = 0.0
-    failed: str = ""
-    """Name of a shard, and why it was not written."""
-    left: str = ""
-    """Name of a shard that another process is writing."""
 
 
 class Encoder:
@@ -150,95 +131,6 @@ def plan_of(settings: Settings, tokenizer: Tokenizer, spec: TokenSpec, source: S
     )
 
 
-class Lock:
-    """The right to write a shard. The system takes it back with the process."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.path = folder / f".{name}.lock"
-        self._file = self.path.open("w")
-        self.mine = True
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Not one that its last holder took away meanwhile.
-            self.mine = os.path.samestat(self.path.stat(), os.fstat(self._file.fileno()))
-        except (BlockingIOError, FileNotFoundError):
-            self.mine = False
-        except OSError:  # a file system without locks: two writers give the same bytes
-            pass
-
-    def release(self) -> None:
-        """Let others have it."""
-        with suppress(OSError):
-            if self.mine:
-                self.path.unlink()
-        self._file.close()
-
-
-class Output:
-    """The codes of one shard, gathered in any order and written in that of the source."""
-
-    def __init__(self, folder: Path, name: str, spec: TokenSpec) -> None:
-        self.folder, self.name, self.spec, self.sha256 = folder, name, spec, spec.sha256
-        self.samples: dict[int, tuple[str, dict[str, bytes]]] = {}
-        self.bad: dict[int, tuple[str, str]] = {}
-        self.codes = 0
-        self.failed = ""
-        self.lock = Lock(folder, name)
-        self.done = self.lock.mine and stands(folder, name) is not None
-        if self.lock.mine and not self.done:  # it says what is no longer so
-            (folder / f"{name}{RECORD}").unlink(missing_ok=True)
-
-    @property
-    def wanted(self) -> bool:
-        """Whether this process is to write the shard."""
-        return self.lock.mine and not self.done and not self.failed
-
-    def note(self, unit: Unit) -> None:
-        """Take over what a unit says besides its signals."""
-        self.samples |= unit.kept
-        self.bad |= {number: (key, reason) for number, key, reason in unit.bad}
-        self.failed = self.failed or unit.failed
-
-    def add(self, codes: Codes, numbers: Sequence[int]) -> Progress:
-        """The codes of samples with these numbers."""
-        found = self.codes
-        for item, number in enumerate(numbers):
-            members = to_members(codes, item, self.spec, self.sha256)
-            self.codes += int(codes.lengths[item]) * int((codes.ids[item, :, 0] >= 0).sum())
-            self.samples[number][1].update(members)
-        return Progress(items=len(numbers), codes=self.codes - found)
-
-    def close(self) -> Progress:
-        """Write tar, index and record."""
-        try:
-            if not self.lock.mine:
-                return Progress(left=self.name)
-            if self.failed:
-                return Progress(failed=f"{self.name}: {self.failed}")
-            if self.done:
-                return Progress(shards=1)
-            bad = tuple(self.bad[number] for number in sorted(self.bad))
-            if not self.samples:
-                return Progress(failed=f"{self.name}: no sample can be used. {bad[0][0]}: {bad[0][1]}")
-            self._write(bad)
-            return Progress(bad=len(bad), shards=1)
-        finally:
-            self.lock.release()
-
-    def _write(self, bad: tuple[tuple[str, str], ...]) -> None:
-        tar = ShardTar(self.folder / f"{self.name}.tar")
-        try:
-            for number in sorted(self.samples):
-                key, members = self.samples[number]
-                assert CODES in members, f"{key} was read and not encoded"
-                tar.add(key, members)
-            index, sha256 = tar.close()
-        except BaseException:
-            tar.discard()
-            raise
-        Record(len(self.samples), index.tar_bytes, sha256, self.codes, bad).save(self.folder, self.name)
-
-
 def encode_shards(settings: Settings, device: str, shards: Sequence[int], report: Callable[[Progress], None]) -> None:
     """Tokenize some shards, one after the other.
 
@@ -256,29 +148,74 @@ def encode_shards(settings: Settings, device: str, shards: Sequence[int], report
     source = settings.open()
     prepare = Preparer.of(tokenizer, settings.size, settings.batch)
     encoder = Encoder(tokenizer, device, settings.budget)
-    units = iter(loader(ShardUnits(source, shards, prepare, settings.keep), settings.workers))
-    output: Output | None = None
-    gather = Gatherer(prepare)
-    with ThreadPoolExecutor(1) as thread:
+    claims = Claims(settings.out, [source.manifest.shards[shard].name for shard in shards], spec)
+    # The workers first: one that outlives this process must not hold its locks.
+    units = iter(loader(ShardUnits(source, shards, prepare, settings.keep, claims.said), settings.workers))
+    with claims, ThreadPoolExecutor(1) as thread:
         pending: deque[Future[Progress]] = deque()
+        output, gather = claims.next(), Gatherer(prepare)
         while True:
             begin = time.perf_counter()
-            unit: Unit | None = next(units, None)
+            unit = _next(units)
             ready = time.perf_counter()
             if unit is None:
                 break
-            if output is None:
-                output = Output(settings.out, source.manifest.shards[unit.shard].name, spec)
             if output.wanted:
                 output.note(unit)
-                for batch in gather.gathered(unit):
-                    codes = encoder(batch.x, batch.lengths)
-                    pending.append(thread.submit(output.add, codes, batch.numbers))
+            if output.wanted:
+                for codes, numbers in _encoded(encoder, gather, unit, output):
+                    pending.append(thread.submit(output.add, codes, numbers))
             if unit.last:
                 pending.append(thread.submit(output.close))
-                output = None
+                # What waits of a shard that failed must not get into the next one.
+                output, gather = claims.next(), Gatherer(prepare)
             report(Progress(wait=ready - begin, seconds=time.perf_counter() - begin))
             while len(pending) > AHEAD:
                 report(pending.popleft().result())
         for future in pending:
             report(future.result())
+
+
+def _next(units: Iterator[Unit]) -> Unit | None:
+    try:
+        return next(units, None)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ValueError(
+            "a process that decodes ended by itself, mostly for want of memory. Give fewer --workers: the same command "
+            "continues, with the same codes."
+        ) from error
+
+
+def _encoded(encoder: Encoder, gather: Gatherer, unit: Unit, output: Output) -> Iterator[tuple[Codes, list[int]]]:
+    """Codes of the batches that a unit fills, and the numbers of their samples.
+
+    Want of memory fails the shard alone. Half of the batch at a time would fit, and could give other codes where two
+    are equally good but for rounding: then a shard would depend on who else used the device.
+    """
+    batch: Block | None = None
+    try:
+        for batch in gather.gathered(unit.blocks, unit.last):
+            yield encoder(batch.x, batch.lengths), batch.numbers
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        output.failed = _too_large(batch, gather.prepare, output, encoder.device)
+    if output.failed and encoder.device.startswith("cuda"):  # the error held on to what was computed
+        torch.cuda.empty_cache()
+
+
+def _too_large(batch: Block | None, prepare: Preparer, output: Output, device: str) -> str:
+    if batch is None:
+        return "out of memory between batches. Give the same command again, with fewer --workers."
+    key, size = output.samples[batch.numbers[0]][0], prepare.size_of(batch.x)
+    smaller = "a smaller --size" if prepare.modality == "image" else "shorter sounds (mmtok shards build cuts them)"
+    if len(batch.numbers) == 1:
+        return (
+            f"{key} ({size}) does not fit the memory of {device}. Take a larger device, or {smaller}, and another OUT."
+        )
+    return (
+        f"{len(batch.numbers)} samples of {size}, {key} first, do not fit the memory of {device} together. Take a "
+        f"larger device, or a lower --batch or {smaller}, and another OUT: codes depend on them."
+    )

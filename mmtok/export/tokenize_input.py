@@ -1,4 +1,4 @@
-"""Samples of a shard as batches for an encoder: read and decoded by worker processes, never across two shards.
+"""Samples of a shard as batches for an encoder: signals as the tokenizer's own preprocessing makes them, put together.
 
 Pictures are stacked by size, sounds padded to the longest of a batch after they were ordered by the bytes they take in
 the tar: that needs no look into them, and for one format it is about the order of their lengths. A signal becomes what
@@ -15,12 +15,9 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
 
 from datamodules.decode import image_extension, read_image, sound_extension
 from datamodules.images import Images
-from datamodules.shardindex import ShardError, ShardIndex
-from datamodules.shards import ShardSet
 from datamodules.sound import SOUNDS, read_sound
 from mmtok.tokenizers import pixels, sounds
 from mmtok.tokenizers.audio import AudioTokenizer
@@ -29,9 +26,8 @@ from mmtok.tokenizers.image import ImageTokenizer
 
 SECONDS = 10
 """A batch of sounds holds as many samples as `batch` sounds of this length, and at most `batch` sounds."""
-UNIT_BYTES = 32 << 20
-"""Bytes of files that are decoded together: a batch of photographs of 50 megapixels would be gigabytes."""
-
+MAX_PIXELS = 1 << 24
+"""Of a picture that is encoded at once: above, it depends on the machine whether it fits the memory."""
 WAITING = 4
 """Full batches that pictures of different sizes may hold while they wait for others of theirs."""
 
@@ -47,19 +43,14 @@ class Block(NamedTuple):
     """(B,) samples of each sound."""
 
 
-class Unit(NamedTuple):
-    """Samples of a shard that were read together."""
-
-    shard: int
-    blocks: list[Block]
-    kept: dict[int, tuple[str, dict[str, bytes]]]
-    """Number of a good sample -> its key, and members that go along."""
-    bad: list[tuple[int, str, str]]
-    """Number, key and reason of what could not be used."""
-    last: bool
-    """Whether the shard ends here."""
-    failed: str = ""
-    """Why nothing of the shard can be used."""
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error, or its cause, is want of memory; torch has no type of its own for that of the CPU."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    said = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "bad_alloc")
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in said):
+        return True
+    return error.__cause__ is not None and out_of_memory(error.__cause__)
 
 
 @dataclass(frozen=True)
@@ -98,6 +89,8 @@ class Preparer:
             raise ValueError(f"shards are tokenized for pictures and sounds; this is a {type(tokenizer).__name__}.")
         trained = tokenizer.config.image_size
         side = None if size == "own" else trained if size == "fit" else int(size)
+        if side is not None and side**2 > MAX_PIXELS:
+            raise ValueError(f"--size {side} is above {int(MAX_PIXELS**0.5)}: more pixels are not encoded at once.")
         return cls("image", tokenizer.config.channels, 0, side, batch * (side or trained) ** 2, batch)
 
     @property
@@ -115,7 +108,16 @@ class Preparer:
             name = sound_extension(members)
             sound = read_sound(members[name], name)
             return sounds.read_sound(sound.samples, self.rate, self.channels, sound.sample_rate)
-        return pixels.prepare(read_image(members[image_extension(members)]), self.channels, self.side, self.side)
+        x = pixels.prepare(read_image(members[image_extension(members)]), self.channels, self.side, self.side)
+        if x.shape[-2:].numel() > MAX_PIXELS:
+            raise ValueError(f"{self.size_of(x)} are above {MAX_PIXELS:,}, which are encoded at once. Scale: --size.")
+        return x
+
+    def size_of(self, x: Tensor) -> str:
+        """The size of one of (B, C, ...), for people."""
+        if self.modality == "audio":
+            return f"{x.shape[2] / self.rate:,.1f} s"
+        return f"{x.shape[3]:,} x {x.shape[2]:,} pixels"
 
     def limit(self, shape: Sequence[int]) -> int:
         """Items of this shape (C, ...) in a batch."""
@@ -145,78 +147,6 @@ class Preparer:
         return blocks
 
 
-class ShardUnits(IterableDataset):
-    """The units of some shards, in order; worker w of n reads every n-th from the w-th on."""
-
-    def __init__(self, source: ShardSet, shards: Sequence[int], prepare: Preparer, keep: Sequence[str]) -> None:
-        self.source, self.shards, self.prepare, self.keep = source, list(shards), prepare, tuple(keep)
-        self.extensions = {*prepare.content, *(name.rpartition(".")[2] for name in keep)}
-
-    def __iter__(self) -> Iterator[Unit]:
-        info = get_worker_info()
-        worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        for turn, (shard, numbers, last) in enumerate(self._plan()):
-            if turn % workers == worker:
-                yield self._read(shard, numbers, last) if isinstance(numbers, list) else _failed(shard, numbers)
-
-    def _plan(self) -> Iterator[tuple[int, list[int] | str, bool]]:
-        """Shard, samples to read together (or why there are none), and whether they are its last."""
-        for at, shard in enumerate(self.shards):
-            if at + 1 < len(self.shards) and self.source.is_remote(self.shards[at + 1]):
-                self.source.prefetch(self.shards[at + 1])
-            try:
-                index = self.source.index(shard)
-                said = self.source.manifest.shards[shard].samples
-                if len(index) != said:
-                    raise ShardError(
-                        f"it holds {len(index)} samples, its manifest says {said}. Check: mmtok shards verify"
-                    )
-            except (ShardError, OSError) as error:
-                yield shard, str(error), True
-                continue
-            units = list(self._units(index))
-            for number, unit in enumerate(units):
-                yield shard, unit, number + 1 == len(units)
-
-    def _units(self, index: ShardIndex) -> Iterator[list[int]]:
-        sizes = [self._bytes(index, number) for number in range(len(index))]
-        order = range(len(index))
-        by_size = sorted(order, key=lambda n: (sizes[n], n)) if self.prepare.modality == "audio" else list(order)
-        unit: list[int] = []
-        held = 0
-        for number in by_size:
-            if unit and (len(unit) == self.prepare.batch or held + sizes[number] > UNIT_BYTES):
-                yield unit
-                unit, held = [], 0
-            unit.append(number)
-            held += sizes[number]
-        yield unit
-
-    def _bytes(self, index: ShardIndex, number: int) -> int:
-        """Of the signal in the tar; 0 where there is none."""
-        try:
-            found = index.members(number)
-        except ShardError:
-            return 0
-        content = self.prepare.content
-        return next((size for name, (_, size) in found.items() if name.rpartition(".")[2] in content), 0)
-
-    def _read(self, shard: int, numbers: list[int], last: bool) -> Unit:
-        items: list[tuple[int, Tensor]] = []
-        kept: dict[int, tuple[str, dict[str, bytes]]] = {}
-        bad: list[tuple[int, str, str]] = []
-        for number in numbers:
-            try:
-                sample = self.source.read(shard, number, self.extensions)
-                items.append((number, self.prepare(sample.members)))
-                kept[number] = sample.key, {name: sample.members[name] for name in self.keep if name in sample.members}
-            except ValueError as error:
-                bad.append((number, self.source.key(shard, number), str(error)))
-            except OSError as error:  # may pass: without the sample the shard would count as finished for ever
-                return Unit(shard, [], {}, [], last, f"{self.source.key(shard, number)}: {error}")
-        return Unit(shard, self.prepare.blocks(items), kept, bad, last)
-
-
 class Gatherer:
     """Blocks of one shard -> full batches: pictures of one size wait for others of theirs until the shard ends."""
 
@@ -224,11 +154,11 @@ class Gatherer:
         self.prepare = prepare
         self.waiting: dict[Any, Block] = {}
 
-    def gathered(self, unit: Unit) -> Iterator[Block]:
-        """The batches that are full with a further unit; with the last one of a shard, all."""
-        for block in unit.blocks:
+    def gathered(self, blocks: Sequence[Block], last: bool) -> Iterator[Block]:
+        """The batches that are full with these blocks; with the last ones of a shard, all."""
+        for block in blocks:
             yield from self._take(block)
-        if unit.last:
+        if last:
             waiting, self.waiting = self.waiting, {}
             yield from waiting.values()
 
@@ -249,7 +179,3 @@ class Gatherer:
         # Photographs of as many sizes as there are of them must not all be held until the shard ends.
         while sum(one.x[:, 0].numel() for one in self.waiting.values()) > WAITING * self.prepare.capacity:
             yield self.waiting.pop(next(iter(self.waiting)))
-
-
-def _failed(shard: int, why: str) -> Unit:
-    return Unit(shard, [], {}, [], True, why)

@@ -19,7 +19,8 @@ import torch
 
 from datamodules.manifest import MANIFEST
 from datamodules.shardindex import write_atomically
-from mmtok.export.encoding import Progress, Settings, encode_shards, open_tokenizer, plan_of
+from mmtok.export.encoding import Settings, encode_shards, open_tokenizer, plan_of
+from mmtok.export.token_output import Progress
 from mmtok.export.token_shards import Record, finish, missing, stands
 from mmtok.export.token_spec import FILE as TOKEN_SPEC
 from mmtok.export.tokenize_input import Preparer
@@ -214,8 +215,8 @@ def _look(processes: Sequence[Any], devices: Sequence[str]) -> None:
     for process, device in zip(processes, devices, strict=True):
         if process.exitcode not in (None, 0):
             raise ValueError(
-                f"the process of {device} ended by itself (status {process.exitcode}), mostly for want of memory: "
-                "lower --batch. The same command continues."
+                f"the process of {device} ended by itself (status {process.exitcode}), mostly for want of memory. "
+                "Give fewer --workers, and the same command continues; or a lower --batch or --size, and another OUT."
             )
 
 

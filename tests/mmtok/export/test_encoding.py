@@ -12,7 +12,8 @@ from datamodules.shards import ShardSet
 from mmtok.export.bundle import write_bundle
 from mmtok.export.golden import leaves_called
 from mmtok.export.token_shards import TokenSet
-from mmtok.export.tokenize_input import Preparer, ShardUnits
+from mmtok.export.tokenize_input import Preparer
+from mmtok.export.tokenize_units import ShardUnits
 from tests.mmtok.export import tiny
 from tests.mmtok.export.tokenizing import SIZES, go, read
 

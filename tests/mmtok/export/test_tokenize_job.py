@@ -11,7 +11,7 @@ from datamodules.manifest import MANIFEST
 from datamodules.shards import ShardSet
 from datamodules.writer import ShardTar
 from mmtok.cli import main
-from mmtok.export.encoding import Lock
+from mmtok.export.token_output import Lock
 from mmtok.export.token_shards import Plan, stands
 from mmtok.export.tokenize_job import Part
 from tests.mmtok.export import tiny
