@@ -58,15 +58,16 @@ class Lookup(Quantizer):
         flat = x.detach().flatten(0, 1)
         ids = self._nearest(flat)
         codes = self._embed(ids).view_as(x)
-        # Both terms are taken here: after the estimator's step below they would be zero (image.md trap 1).
+        # Not of what is carried: after the estimator's step these would be zero (image.md trap 1).
         distance = (x - codes.detach()).square().mean(-1)
         losses = {"commitment": self.settings.commitment_weight * context.mean(distance)}
         if self.pulled:
             pull = (codes - x.detach()).square().mean(-1)
             losses["codebook"] = self.settings.codebook_weight * context.mean(pull)
-        values = self.project_out(estimate(self.gradient, x, codes))
+        carried = self._carry(x, codes, ids)
+        losses |= self._losses(x, carried, context)
         stats = self._stats(flat, ids, distance.detach().flatten(), context.mask)
-        return Quantized(values, ids.view(z.shape[0], 1, z.shape[1]), losses, stats)
+        return Quantized(self.project_out(carried), ids.view(z.shape[0], 1, z.shape[1]), losses, stats)
 
     def relax(self, z: Tensor) -> Tensor:
         return self.project_out(self._normalise(self.project_in(z.float())))
@@ -83,6 +84,14 @@ class Lookup(Quantizer):
         best = [self._two_best(rows, codes) for rows in x.flatten(0, 1).split(chunk_rows(codes))]
         return torch.cat(best).view(z.shape[:2])
 
+    def _carry(self, x: Tensor, codes: Tensor, ids: Tensor) -> Tensor:
+        """The codes' values with a gradient path to x (B, T, D)."""
+        return estimate(self.gradient, x, codes)
+
+    def _losses(self, x: Tensor, carried: Tensor, context: Context) -> dict[str, Tensor]:
+        """Terms beside commitment and codebook."""
+        return {}
+
     def _codes(self) -> Tensor:
         """The codes (K, D) as they are used, with their gradient."""
         raise NotImplementedError
@@ -91,8 +100,7 @@ class Lookup(Quantizer):
         """Ids (...) -> codes (..., D), with their gradient."""
         return F.embedding(ids, self._codes())
 
-    @staticmethod
-    def _two_best(x: Tensor, codes: Tensor) -> Tensor:
+    def _two_best(self, x: Tensor, codes: Tensor) -> Tensor:
         """Rows (N, D) -> (N,) by how much less the squared distance to the best code is than to the second."""
         if len(codes) == 1:
             return x.new_full(x.shape[:1], torch.inf)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mmtok.exporting import exporting
+from mmtok.quantizers.noise import gumbel
 
 _CUDA_BYTES = 32 << 20
 """Scores of a chunk on a GPU: some of its L2 cache, and enough rows to fill it."""
@@ -25,8 +26,11 @@ _FOLD_FROM = 4096
 """Codes from which folding pays."""
 
 
-def nearest(x: Tensor, codes: Tensor) -> Tensor:
+def nearest(x: Tensor, codes: Tensor, bias: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
     """Index of the code nearest to each row: x (N, D), codes (K, D) -> (N,) int64. No gradient.
+
+    With a `bias` (K,) it is the code of the greatest product x . c + bias; with `noise` besides, keys (N,) int32, that
+    of the greatest product with Gumbel noise.
 
     Float32 throughout, whatever precision is set for matmuls: at half or TF32 precision near codes become ties, and
     training and encoding disagree.
@@ -34,24 +38,30 @@ def nearest(x: Tensor, codes: Tensor) -> Tensor:
     assert x.dtype == codes.dtype == torch.float32, f"the search is in float32, got {x.dtype} and {codes.dtype}"
     if exporting():
         # An exported program runs where this operator is not.
-        return torch.addmm(codes.square().sum(1) / 2, x, codes.t(), alpha=-1).argmin(1)
-    return torch.ops.mmtok.nearest_code(x.detach(), codes.detach())
+        return torch.addmm(_cost(codes, bias), x, codes.t(), alpha=-1).argmin(1)
+    return torch.ops.mmtok.nearest_code(x.detach(), codes.detach(), None if bias is None else bias.detach(), noise)
+
+
+def _cost(codes: Tensor, bias: Tensor | None) -> Tensor:
+    return codes.square().sum(1) / 2 if bias is None else -bias
 
 
 @torch.library.custom_op("mmtok::nearest_code", mutates_args=())
-def _nearest_code(x: Tensor, codes: Tensor) -> Tensor:
+def _nearest_code(x: Tensor, codes: Tensor, bias: Tensor | None, noise: Tensor | None) -> Tensor:
     rows, size = x.shape[0], codes.shape[0]
     ids = torch.empty(rows, dtype=torch.int64, device=x.device)
     if rows == 0:
         return ids
     step = min(rows, chunk_rows(codes))
-    bias = codes.square().sum(1) / 2
+    cost = _cost(codes, bias)
     fold = codes.device.type == "cpu" and size >= _FOLD_FROM and size % _FOLD == 0
     scores = x.new_empty(step, size)
     with exact_matmul():
         for start in range(0, rows, step):
             chunk = x[start : start + step]
-            part = torch.addmm(bias, chunk, codes.t(), alpha=-1, out=scores[: chunk.shape[0]])
+            part = torch.addmm(cost, chunk, codes.t(), alpha=-1, out=scores[: chunk.shape[0]])
+            if noise is not None:
+                part -= gumbel(noise[start : start + step], size)
             if fold:
                 ids[start : start + step] = _folded_argmin(part)
             else:
@@ -60,7 +70,7 @@ def _nearest_code(x: Tensor, codes: Tensor) -> Tensor:
 
 
 @_nearest_code.register_fake
-def _(x: Tensor, codes: Tensor) -> Tensor:
+def _(x: Tensor, codes: Tensor, bias: Any, noise: Any) -> Tensor:
     return x.new_empty(x.shape[0], dtype=torch.int64)
 
 

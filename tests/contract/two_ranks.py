@@ -23,6 +23,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "rq-rotate": {"name": "rq", "gradient": "rotate", "depth": 3, **KEEPS},
     "vq-blend": {"name": "vq", "restart_policy": "blend", **KEEPS},
     "simvq-low": {"name": "simvq", "code_dim": 4, "codebook_size": 32, "l2": True},
+    "ibq-low": {"name": "ibq", "code_dim": 4, "codebook_size": 32, "l2": True},
     "rq-shared": {"name": "rq", "shared": True, "depth": 3, **KEEPS},
     "pq-shared": {"name": "pq", "shared": True, **KEEPS},
     "rq-dropout": {"name": "rq", "depth": 3, "dropout": 1.0, **KEEPS},
