@@ -13,6 +13,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmtok.cluster.submit import Submission
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,20 +28,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from mmtok.cluster.submit import check, plan, submit
+    from mmtok.cluster.submit import plan
     from mmtok.config import split_arguments
 
-    submission = plan(*split_arguments(args.layers), args.cluster, args.array)
+    return tell(plan(*split_arguments(args.layers), args.cluster, args.array), dry_run=args.dry_run)
+
+
+def tell(submission: Submission, *, dry_run: bool, before: Callable[[], None] | None = None) -> int:
+    """Check, print or submit, and say what comes next.
+
+    Args:
+        submission: the job.
+        dry_run: print the script and write nothing.
+        before: what is to be written before the job may start.
+    """
+    from mmtok.cluster.submit import check, submit
+
     problems = check(submission)
     for line in problems:
         print(f"mmtok: {line}", file=sys.stderr)
-    if args.dry_run:
+    if dry_run:
         print(submission.script, end="")
     if problems:
         print("mmtok: not submitted, for the reasons above.", file=sys.stderr)
         return 2
-    if args.dry_run:
+    if dry_run:
         return 0
+    if before is not None:
+        before()
     job = submit(submission)
     print(f"job {job}: {submission.path}")
     places = " ".join(one.run_dir for one in submission.runs)

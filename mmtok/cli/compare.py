@@ -1,0 +1,149 @@
+r"""Compare tokenizers on one recipe: train or gather runs, measure all alike, tell what the intervals separate.
+
+  mmtok compare image/vqvae_cifar data.shards=data/cifar/train --over quantizer=none,10bit/* --seeds 3 -o compare/bits10
+  mmtok compare image/vqvae_cifar data.shards=data/cifar/train --over quantizer.codebook_size=256,1024,4096 -o compare/k
+  mmtok compare image/vqvae_cifar data.shards=data/cifar/train \
+      --with mine=runs/mine --with other=imports/llamagen -o compare/w
+  mmtok compare compare/bits10                       # the tables of what stands
+  mmtok compare image/vqvae_cifar ... --over ... --slurm cpu -o compare/bits10     # an array of jobs; then as above
+
+The same command goes on where it was stopped, does a cell that failed again, and adds what is new. Figures:
+DIR/results.json and results.md. "(1-3)" behind a figure are the places an arm may have: 95 % intervals of the
+differences say no more.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmtok.schema import ConfigError
+
+if TYPE_CHECKING:
+    from mmtok.compare.plan import Comparison
+
+CLUSTER = "cluster."
+"""Prefix of settings that are the cluster's."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "layers", nargs="*", metavar="RECIPE|KEY=VALUE|DIR", help="recipe and settings of all arms, or a comparison"
+    )
+    parser.add_argument(
+        "--over", action="append", default=[], metavar="GROUP=A,B|KEY=A,B",
+        help="what the arms differ in: layers (quantizer=none,10bit/*) or values of a setting; all combinations",
+    )  # fmt: skip
+    parser.add_argument(
+        "--with", dest="standing", action="append", default=[], metavar="NAME=PATH",
+        help="a tokenizer that stands: a run, bundle, import, or package.module:function; several of a name are seeds",
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each arm (default 1, which ranks nothing)")
+    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="folder of the comparison")
+    parser.add_argument(
+        "--measures", default="reconstruction,prior,probe,cost", metavar="A,B", help="which (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--ask",
+        action="append",
+        default=[],
+        metavar="MEASURE.FIELD=VALUE",
+        help="what a measure is asked: prior.steps=200",
+    )
+    parser.add_argument("--codecs", action="store_true", help="measure JPEG, WebP, ... or Opus at the arms' rates too")
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time, which share the cores (default 1)")
+    parser.add_argument(
+        "--slurm", metavar="NAME|FILE", help="submit the cells as an array: one of configs/cluster, or a file"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the cells, or the SLURM script, and do nothing")
+    parser.add_argument("--cell", type=Path, help=argparse.SUPPRESS)  # what each process of a comparison does
+
+
+def run(args: argparse.Namespace) -> int:
+    from mmtok.compare.cells import run_cell
+    from mmtok.compare.plan import PLAN, Comparison
+    from mmtok.compare.results import gather, tables, write
+
+    if args.cell:
+        run_cell(args.cell)
+        return 0
+    if len(args.layers) == 1 and (Path(args.layers[0]) / PLAN).is_file() and not (args.over or args.standing):
+        comparison = Comparison.open(Path(args.layers[0]))
+        results = gather(comparison)
+        print(f"{tables(results)}\n\nwrote {write(comparison, results)}")
+        return 0
+    comparison = planned(args)
+    if args.dry_run and not args.slurm:
+        print("\n".join(str(place) for place, _ in comparison.cells))
+        return 0
+    if args.slurm:
+        return submit(comparison, args)
+    return local(comparison, args)
+
+
+def planned(args: argparse.Namespace) -> Comparison:
+    """The comparison the words ask for.
+
+    Raises:
+        ConfigError: a mistake in them.
+    """
+    from mmtok.compare.arms import arm_with, arms_over
+    from mmtok.compare.plan import Comparison
+    from mmtok.config import split_arguments
+
+    if args.out is None:
+        raise ConfigError("-o names no folder for the comparison. Give one: -o compare/mine.")
+    if not args.layers:
+        raise ConfigError(
+            "there is no recipe, which names the data and the networks. Give one, such as image/vqvae_cifar."
+        )
+    if args.jobs < 1:
+        raise ConfigError(f"--jobs={args.jobs} must be 1 or more.")
+    layers, settings = split_arguments([word for word in args.layers if not word.startswith(CLUSTER)])
+    arms = arms_over(args.over) if args.over else ()
+    return Comparison.make(
+        args.out.absolute(), layers, settings, arms, [arm_with(text) for text in args.standing], seeds=args.seeds,
+        measures=[name.strip() for name in args.measures.split(",") if name.strip()], options=asked(args.ask),
+    )  # fmt: skip
+
+
+def asked(words: list[str]) -> dict[str, object]:
+    """`measure.field=value` as values.
+
+    Raises:
+        ConfigError: one is not written so.
+    """
+    import yaml
+
+    found = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        if "." not in key or not value:
+            raise ConfigError(f"--ask {word}: write MEASURE.FIELD=VALUE, for example prior.steps=200.")
+        found[key] = yaml.safe_load(value)
+    return found
+
+
+def local(comparison: Comparison, args: argparse.Namespace) -> int:
+    """Do the cells here, then tell."""
+    from mmtok.compare.codecs import measure_codecs_of
+    from mmtok.compare.jobs import run_cells
+    from mmtok.compare.results import gather, tables, write
+
+    comparison.save()
+    failed = run_cells(comparison.todo(), args.jobs)
+    if args.codecs:
+        measure_codecs_of(comparison, gather(comparison))
+    results = gather(comparison)
+    print(f"{tables(results)}\n\nwrote {write(comparison, results)}")
+    return 1 if failed else 0
+
+
+def submit(comparison: Comparison, args: argparse.Namespace) -> int:
+    """Hand the cells to SLURM as an array."""
+    from mmtok.cli.submit import tell
+    from mmtok.compare.slurm import submission_of
+
+    words = [word.removeprefix(CLUSTER) for word in args.layers if word.startswith(CLUSTER)]
+    return tell(submission_of(comparison, args.slurm, words), dry_run=args.dry_run, before=comparison.save)

@@ -1,0 +1,138 @@
+"""A cell: one arm with one seed. Its folder is a run directory with `cell.json`, and `measures/` once it was trained.
+
+`run_cell` does what a cell still lacks, so that a cell that was killed is given the same command again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmtok.compare.arms import Arm
+from mmtok.compare.files import write_atomically
+from mmtok.config import RunConfig, load_config
+from mmtok.schema import ConfigError
+
+CELL = "cell.json"
+MEASURES = "measures"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is trained and measured in one folder."""
+
+    arm: Arm
+    seed: int
+    layers: tuple[str, ...]
+    """The recipe."""
+    settings: tuple[str, ...]
+    """`key=value` for every arm, before the arm's own."""
+    measures: tuple[str, ...]
+    """Names of `mmtok.compare.measures`."""
+    options: Mapping[str, Any]
+    """Of the measures, by `measure.field`."""
+
+    def config(self, folder: Path) -> RunConfig:
+        """The resolved run.
+
+        Raises:
+            ConfigError: a mistake in the recipe or a setting.
+        """
+        layers = [word for word in self.arm.words if "=" not in word]
+        own = [word for word in self.arm.words if "=" in word]
+        words = [*self.settings, *own, f"seed={self.seed}", f"run_dir={folder}"]
+        return load_config([*self.layers, *layers], words).config
+
+    def save(self, folder: Path) -> None:
+        """Write `cell.json`, unless it stands there already.
+
+        Raises:
+            ConfigError: another cell is there.
+        """
+        path = folder / CELL
+        plain = json.loads(json.dumps(dataclasses.asdict(self)))
+        if path.is_file() and (changed := _changed(json.loads(path.read_text()), plain)):
+            raise ConfigError(
+                f"{folder} was made with another {', '.join(changed)}. Compare into another folder, or delete it."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(plain, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Cell:
+        """The cell of a folder.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        try:
+            plain = json.loads((folder / CELL).read_text())
+            arm = Arm(plain["arm"]["name"], tuple(plain["arm"]["words"]), plain["arm"]["path"])
+            tuples = {name: tuple(plain[name]) for name in ("layers", "settings", "measures")}
+            return cls(arm, int(plain["seed"]), options=plain["options"], **tuples)
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{folder} is no cell of a comparison ({error}). Give the whole command again."
+            ) from error
+
+
+def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What of a cell differs. Measures may be added, and what they are asked changes no training."""
+    return [name for name in new if name not in ("measures", "options") and old.get(name) != new[name]]
+
+
+def missing(folder: Path, cell: Cell) -> list[str]:
+    """Measures of a cell that do not stand yet, or were asked something else."""
+    from mmtok.compare.measures import options_of
+
+    def stands(name: str) -> bool:
+        path = folder / MEASURES / f"{name}.json"
+        return path.is_file() and json.loads(path.read_text())["options"] == options_of(name, cell.options)
+
+    return [name for name in cell.measures if not stands(name)]
+
+
+def run_cell(folder: Path, say: Callable[[str], None] = print) -> None:
+    """Train and measure what is not there yet.
+
+    Raises:
+        ConfigError: a mistake in the cell's settings, or in what it is measured on.
+    """
+    from mmtok.compare.measures import MEASURES as TABLE
+    from mmtok.compare.measures import options_of
+    from mmtok.compare.subject import Subject
+
+    cell = Cell.read(folder)
+    todo = missing(folder, cell)
+    if not todo:
+        return
+    config = cell.config(folder)
+    if not cell.arm.path:
+        _train(config, folder, say)
+    subject = Subject.of(cell, config, folder)
+    for name in todo:
+        began = time.perf_counter()
+        options = options_of(name, cell.options)
+        found = TABLE[name].measure(subject, options)
+        write_atomically(folder / MEASURES / f"{name}.json", {"options": options, **found})
+        say(f"{cell.arm.name}, seed {cell.seed}: {name} in {time.perf_counter() - began:.0f} s")
+
+
+def _train(config: RunConfig, folder: Path, say: Callable[[str], None]) -> None:
+    from mmtok.loading import open_checkpoint
+    from mmtok.training.run import train
+
+    kept = folder / "checkpoints" / "last.ckpt"
+    if kept.exists() and open_checkpoint(folder)[1]["global_step"] >= config.trainer.max_steps:
+        return
+    train(config, say=say)
+    # Of the process that trained, and nothing else yet; a resumed one's later part.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    write_atomically(folder / "memory.json", {"peak_bytes": peak})

@@ -1,0 +1,124 @@
+"""A comparison: its cells, where they are, and what of it is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmtok.compare.arms import Arm
+from mmtok.compare.cells import CELL, Cell, missing
+from mmtok.compare.files import write_atomically
+from mmtok.compare.measures import MEASURES, options_of
+from mmtok.schema import ConfigError
+
+PLAN = "compare.json"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Arms over seeds on one recipe."""
+
+    folder: Path
+    layers: tuple[str, ...]
+    settings: tuple[str, ...]
+    cells: tuple[tuple[Path, Cell], ...]
+    """Folder and cell, all arms of the first seed first: a table that is not finished compares what it can."""
+
+    @classmethod
+    def make(
+        cls,
+        folder: Path,
+        layers: Sequence[str],
+        settings: Sequence[str],
+        arms: Sequence[Arm],
+        standing: Sequence[Arm] = (),
+        *,
+        seeds: int = 1,
+        measures: Sequence[str] = tuple(MEASURES),
+        options: Mapping[str, Any] | None = None,
+    ) -> Comparison:
+        """Resolve every cell; nothing is written.
+
+        Args:
+            folder: of the comparison.
+            layers: the recipe.
+            settings: for every arm.
+            arms: that are trained.
+            standing: tokenizers that stand already; several of one name are its seeds.
+            seeds: how many of each arm.
+            measures: names of `mmtok.compare.measures`.
+            options: what they are asked, by `measure.field`.
+
+        Raises:
+            ConfigError: a mistake in any of them.
+        """
+        if seeds < 1:
+            raise ConfigError(f"--seeds={seeds} must be 1 or more.")
+        options = dict(options or {})
+        for name in measures:
+            options_of(name, options)
+        repeated = [arm for seed in range(seeds) for arm in arms]
+        numbers = [seed for seed in range(seeds) for _ in arms]
+        chosen = list(zip(repeated, numbers, strict=True)) + list(_numbered(standing, seeds))
+        if not chosen:
+            raise ConfigError("there is nothing to compare. Give --over quantizer=10bit/*, or --with NAME=PATH.")
+        if both := {arm.name for arm in arms} & {arm.name for arm in standing}:
+            raise ConfigError(f"--over and --with both have an arm '{min(both)}'. Give one another name.")
+        cells = []
+        for arm, seed in chosen:
+            place = folder / "cells" / arm.name / f"seed-{seed}"
+            cell = Cell(arm, seed, tuple(layers), tuple(settings), tuple(measures), options)
+            cell.config(place)
+            cells.append((place, cell))
+        return cls(folder, tuple(layers), tuple(settings), tuple(cells))
+
+    def save(self) -> None:
+        """Write the cells' plans, so that each can be done alone.
+
+        Raises:
+            ConfigError: a cell's folder was made with something else.
+        """
+        for place, cell in self.cells:
+            cell.save(place)
+        cells = [str(place.relative_to(self.folder)) for place, _ in self.cells]
+        known = _listed(self.folder)
+        write_atomically(self.folder / PLAN, {"cells": [*known, *(one for one in cells if one not in known)]})
+
+    @classmethod
+    def open(cls, folder: Path) -> Comparison:
+        """A comparison that was made before, with every cell of it.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if not (folder / PLAN).is_file():
+            raise ConfigError(f"{folder} is no folder of a comparison: it has no {PLAN}.")
+        cells = tuple((folder / one, Cell.read(folder / one)) for one in _listed(folder))
+        first = cells[0][1]
+        return cls(folder, first.layers, first.settings, cells)
+
+    def todo(self) -> list[Path]:
+        """Folders of cells that lack something, or were asked something else since."""
+        return [place for place, cell in self.cells if missing(place, cell)]
+
+
+def _listed(folder: Path) -> list[str]:
+    path = folder / PLAN
+    try:
+        return [one for one in json.loads(path.read_text())["cells"] if (folder / one / CELL).is_file()]
+    except FileNotFoundError:
+        return []
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path} is damaged ({error}). Delete it and give the whole command again.") from error
+
+
+def _numbered(standing: Sequence[Arm], seeds: int) -> list[tuple[Arm, int]]:
+    """(arm, seed) of tokenizers that stand: one path is measured by every seed, several are a seed each."""
+    found = []
+    for name in dict.fromkeys(arm.name for arm in standing):
+        own = [arm for arm in standing if arm.name == name]
+        found += [(own[0], seed) for seed in range(seeds)] if len(own) == 1 else [(arm, i) for i, arm in enumerate(own)]
+    return found
