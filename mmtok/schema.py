@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 T = TypeVar("T")
@@ -17,6 +19,27 @@ T = TypeVar("T")
 
 class ConfigError(ValueError):
     """A mistake in a configuration: names the key, and what would be right."""
+
+
+def read_json(path: Path, remedy: str = "") -> dict[str, Any]:
+    """A mapping in a file.
+
+    Args:
+        path: of the file.
+        remedy: what to do where there is none, as a sentence.
+
+    Raises:
+        ValueError: there is none, or it holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"there is no {path}." + (f" {remedy}" if remedy else "")) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no valid JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a mapping, got {type(content).__name__}.")
+    return content
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

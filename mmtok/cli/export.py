@@ -12,7 +12,6 @@ OUT is for a class of another library; what that cannot express is refused, by t
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +116,11 @@ def inherited(source: Path) -> dict[str, Any]:
     """
     from mmtok.export.folder import CONFIG
     from mmtok.export.token_spec import FILE, TokenSpec
+    from mmtok.schema import read_json
 
     if not (source / FILE).is_file():
         return {}
-    part = json.loads((source / CONFIG).read_text(encoding="utf-8")).get("part", "both")
+    part = read_json(source / CONFIG).get("part", "both")
     if part != "both":
         raise ValueError(f"{source} was exported with its {part} alone. Export the whole bundle, or the run.")
     spec = TokenSpec.read(source)

@@ -7,7 +7,6 @@ whole or not at all. Nothing in it is a pickle.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from mmtok.export.drafts import replaced
 from mmtok.export.folder import CONFIG, OURS, PREPROCESSOR, WEIGHTS
 from mmtok.export.golden import golden, ids_sha256, leaves_called, write_golden
 from mmtok.export.provenance import EVALUATION, Provenance, published
+from mmtok.export.sealed import MANIFEST, VERSION, listed
 from mmtok.export.sources import HUB, flatten
 from mmtok.export.token_spec import FILE as TOKEN_SPEC
 from mmtok.export.token_spec import TokenSpec
@@ -36,9 +36,7 @@ from mmtok.tensorfile import write_tensors
 from mmtok.tokenizers.base import Tokenizer
 from mmtok.tokenizers.exported import build_exported, leave_out
 
-MANIFEST = "bundle.json"
 CODEBOOK, USAGE, CARD, LICENSE = "codebook.safetensors", "usage.json", "README.md", "LICENSE"
-VERSION = 1
 Part = Literal["both", "encoder", "decoder"]
 _LARGEST_TABLE = 2**18
 """Codes of a level that are written one by one where no codebook holds them (fsq, lfq)."""
@@ -231,19 +229,7 @@ def _evaluations(folder: Path, made: Provenance) -> None:
 
 def manifest(folder: Path, spec: TokenSpec) -> dict[str, Any]:
     """`bundle.json`: every other file with its sha256 and size."""
-    files = sorted(file for file in folder.iterdir() if file.name != MANIFEST)
-    return {
-        "version": VERSION,
-        "mmtok": __version__,
-        "token_spec_sha256": spec.sha256,
-        "files": {file.name: {"sha256": sha256(file), "bytes": file.stat().st_size} for file in files},
-    }
-
-
-def sha256(file: Path) -> str:
-    """Of a file's content."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return {"version": VERSION, "mmtok": __version__, "token_spec_sha256": spec.sha256, "files": listed(folder)}
 
 
 def _json(file: Path, content: Mapping[str, Any]) -> None:

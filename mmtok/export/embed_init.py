@@ -8,7 +8,6 @@ been measured here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from mmtok.export.token_spec import TokenSpec
 from mmtok.export.vocab_map import Vocabulary
+from mmtok.schema import read_json
 from mmtok.tensorfile import write_tensors
 
 FILE = "embed_init.safetensors"
@@ -77,10 +77,7 @@ class ModelTable:
         from safetensors import safe_open
 
         folder = Path(path)
-        try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise ValueError(f"there is no {folder / 'config.json'}. Give the folder of a model.") from error
+        config = read_json(folder / "config.json", "Give the folder of a model.")
         rows = _vocab_size(config)
         if rows is None:
             raise ValueError(f"{folder / 'config.json'} has no vocab_size: it is of no language model.")

@@ -17,9 +17,11 @@ from torch import Tensor
 from mmtok import __version__
 from mmtok.export.formats import FORMATS, WRITTEN, format_of, from_native, to_native
 from mmtok.export.plugins import load_trusted, refuse_unknown
-from mmtok.export.reading import CONFIG, PREPROCESSOR, read_folder, read_json
+from mmtok.export.reading import CONFIG, PREPROCESSOR, read_folder
 from mmtok.export.reading import TRANSFORMERS_WEIGHTS as WEIGHTS
-from mmtok.schema import to_plain
+from mmtok.export.sealed import refuse_changed
+from mmtok.export.token_spec import FILE as TOKEN_SPEC
+from mmtok.schema import read_json, to_plain
 from mmtok.tensorfile import write_tensors
 from mmtok.tokenizers.base import Tokenizer
 from mmtok.tokenizers.exported import build_exported
@@ -42,11 +44,14 @@ def read_model(path: str | Path, form: str | None = None, *, plugins: bool = Tru
         plugins: import those it names, where they are installed; else only those imported already can be used.
 
     Raises:
-        ValueError: a file is missing, damaged or a pickle; or the model cannot be expressed; says which and why.
+        ValueError: a file is missing, damaged, a pickle, or not as the bundle has it; or the model cannot be
+            expressed; says which and why.
     """
     folder = Path(path)
     named = None if form else read_json(folder / CONFIG)
     ours = named is not None and named.get("model_type") == OURS
+    if ours:
+        refuse_changed(folder, (CONFIG, WEIGHTS, TOKEN_SPEC))
     try:
         if named is not None and not ours:
             form = format_of(named)

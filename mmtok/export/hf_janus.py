@@ -18,7 +18,8 @@ from torch import Tensor
 from mmtok.export.hf_state import Blocks, Files
 from mmtok.export.kinds import VQGAN, Configs
 from mmtok.export.pictures import codes_of, encoder_of, from_model, require_unit, single_groups, to_model
-from mmtok.export.reading import CONFIG, TRANSFORMERS_WEIGHTS, mapping, read_json, read_weights
+from mmtok.export.reading import CONFIG, TRANSFORMERS_WEIGHTS, mapping, read_weights
+from mmtok.schema import read_json
 from mmtok.tokenizers.base import Tokenizer
 
 MODEL, LIBRARY, KIND, WEIGHTS = "JanusVQVAE", "transformers", VQGAN, TRANSFORMERS_WEIGHTS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 from mmtok.export.folder import CONFIG, is_model
 from mmtok.loading import load, open_checkpoint, tokenizer_of
+from mmtok.schema import read_json
 from mmtok.tokenizers.base import Tokenizer
 
 EVALUATION = "evaluation.json"
@@ -100,9 +100,9 @@ def without_places(value: Any) -> Any:
 
 
 def _of_folder(folder: Path, name: str) -> Provenance:
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = read_json(folder / CONFIG)
     file = folder / EVALUATION
-    evaluations = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    evaluations = read_json(file) if file.is_file() else {}
     source = str(config.get("source") or name)
     return Provenance(source, commit=_commit(), evaluations=evaluations, plugins=tuple(config.get("plugins", ())))
 
@@ -111,7 +111,7 @@ def _evaluations(folder: Path, step: int, raw: bool) -> dict[str, Any]:
     """Those of these weights, by name, the run's own validation set first."""
     files = [file for file in folder.glob(f"*step-{step}.json") if ("-raw-" in file.name) == raw]
     files.sort(key=lambda file: (not file.name.startswith(("step-", "val-")), file.name))
-    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+    return {file.stem: read_json(file) for file in files}
 
 
 def _commit() -> str:

@@ -4,13 +4,14 @@ unpickled.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from mmtok.schema import read_json
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 TRANSFORMERS_WEIGHTS, DIFFUSERS_WEIGHTS = "model.safetensors", "diffusion_pytorch_model.safetensors"
@@ -77,21 +78,6 @@ def _tensors(path: Path, prefix: str) -> dict[str, Tensor]:
         raise ValueError(f"there is no {path}.") from error
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged, or no safetensors file ({error}).") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A mapping in a file.
-
-    Raises:
-        ValueError: it holds something else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no valid JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a mapping, got {type(content).__name__}.")
-    return content
 
 
 def mapping(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmtok.codes import CodeSpec, Modality
-from mmtok.schema import parse
+from mmtok.schema import parse, read_json
 
 FILE = "token_spec.json"
 VERSION = 1
@@ -132,15 +132,7 @@ class TokenSpec:
         """
         path = Path(path)
         path = path / FILE if path.is_dir() else path
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise ValueError(f"there is no {path}. Write a bundle: mmtok export TOKENIZER OUT.") from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is no valid JSON: {error}.") from error
-        if not isinstance(content, dict):
-            raise ValueError(f"{path} must hold a mapping, got {type(content).__name__}.")
-        return cls.parse(content, str(path))
+        return cls.parse(read_json(path, "Write a bundle: mmtok export TOKENIZER OUT."), str(path))
 
     @classmethod
     def of(cls, spec: CodeSpec, *, prefix: str = "", **facts: Any) -> TokenSpec:

@@ -26,19 +26,18 @@ from mmtok.export.bundle import (
     CARD,
     CODEBOOK,
     LICENSE,
-    MANIFEST,
     USAGE,
-    VERSION,
     codebooks,
     preprocessor,
-    sha256,
     spec_of,
 )  # fmt: skip
 from mmtok.export.folder import CONFIG, OURS, PREPROCESSOR, WEIGHTS, read_model
 from mmtok.export.golden import FACTS, TENSORS, Golden, differences, ids_sha256, read_golden
+from mmtok.export.sealed import MANIFEST, VERSION, changed
 from mmtok.export.sources import SAFE, imports_of
 from mmtok.export.token_spec import FILE as TOKEN_SPEC
 from mmtok.export.token_spec import TokenSpec
+from mmtok.schema import read_json
 from mmtok.tokenizers.base import Tokenizer, evaluating
 
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz"}
@@ -131,26 +130,23 @@ def _manifest(bundle: _Bundle) -> Iterator[str]:
     if not file.is_file():
         yield f"there is no {MANIFEST}, so nothing says what the files should be"
         return
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = read_json(file)
     if content["version"] != VERSION:
         yield f"{MANIFEST} has version {content['version']}, and this mmtok reads {VERSION}"
         return
     listed: Mapping[str, Any] = content["files"]
     yield from (f"{name} is not in {MANIFEST}, and every bundle has one" for name in NEEDED if name not in listed)
     for name, facts in listed.items():
-        path = bundle.folder / name
-        if Path(name).name != name or not path.is_file():
+        if Path(name).name != name:
             yield f"{name} is missing"
-        elif path.stat().st_size != facts["bytes"]:
-            yield f"{name} has {path.stat().st_size:,} bytes, and had {facts['bytes']:,}"
-        elif sha256(path) != facts["sha256"]:
-            yield f"{name} was changed: its sha256 is another"
+        elif said := changed(bundle.folder / name, facts):
+            yield said
 
 
 def _strangers(bundle: _Bundle) -> Iterator[str]:
     """Files that could be run and that nobody vouches for."""
     file = bundle.folder / MANIFEST
-    listed = json.loads(file.read_text(encoding="utf-8"))["files"] if file.is_file() else ()
+    listed = read_json(file)["files"] if file.is_file() else ()
     for path in sorted(bundle.folder.rglob("*")):
         name = path.relative_to(bundle.folder).as_posix()
         if path.suffix in PICKLES:
@@ -160,7 +156,7 @@ def _strangers(bundle: _Bundle) -> Iterator[str]:
 
 
 def _config(bundle: _Bundle) -> Iterator[str]:
-    bundle.config = json.loads((bundle.folder / CONFIG).read_text(encoding="utf-8"))
+    bundle.config = read_json(bundle.folder / CONFIG)
     if bundle.config.get("model_type") != OURS:
         yield f"model_type of {CONFIG} is {bundle.config.get('model_type')!r}, not '{OURS}'"
     for name, place in bundle.config.get("auto_map", {}).items():
@@ -192,7 +188,7 @@ def _spec(bundle: _Bundle) -> Iterator[str]:
 
 
 def _preprocessor(bundle: _Bundle) -> Iterator[str]:
-    said = json.loads((bundle.folder / PREPROCESSOR).read_text(encoding="utf-8"))
+    said = read_json(bundle.folder / PREPROCESSOR)
     for name, is_so in preprocessor(bundle.tokenizer).items():
         if said.get(name) != is_so:
             yield f"{PREPROCESSOR} says {name}={said.get(name)!r}, and the tokenizer has {is_so!r}"
@@ -209,7 +205,7 @@ def _codebook(bundle: _Bundle) -> Iterator[str]:
 def _usage(bundle: _Bundle) -> Iterator[str]:
     if not (bundle.folder / USAGE).is_file():
         return
-    levels = json.loads((bundle.folder / USAGE).read_text(encoding="utf-8"))["levels"]
+    levels = read_json(bundle.folder / USAGE)["levels"]
     sizes = [level["size"] for level in levels]
     if sizes != [size for size in bundle.spec.codebook_sizes if size in sizes]:
         yield f"{USAGE} is of codebooks of {sizes}, and these are {list(bundle.spec.codebook_sizes)}"

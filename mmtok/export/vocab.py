@@ -14,9 +14,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from mmtok.export.embed_init import CODEBOOK, How, ModelTable, Rows, embed_init, write_embed_init
 from mmtok.export.embed_init import FILE as EMBED_INIT
-from mmtok.export.embed_init import How, ModelTable, Rows, embed_init, write_embed_init
 from mmtok.export.header import DIGITS
+from mmtok.export.sealed import refuse_changed
+from mmtok.export.token_spec import FILE as TOKEN_SPEC
 from mmtok.export.token_spec import TokenSpec
 from mmtok.export.vocab_map import FILE as MAP
 from mmtok.export.vocab_map import Vocabulary
@@ -62,13 +64,15 @@ def merge(
         seed: of the noise and the projections.
 
     Raises:
-        ValueError: ids of the base overlap or leave gaps, names exist already, prefixes are the same, or the model has
-            fewer rows than the base has ids; says which.
+        ValueError: a bundle was changed, ids of the base overlap or leave gaps, names exist already, prefixes are the
+            same, or the model has fewer rows than the base has ids; says which.
     """
     tokenizer = load_base(base)
     backend = tokenizer.backend_tokenizer
     before = [tokenizer(probe).input_ids for probe in PROBES]
     names = backend.get_vocab(with_added_tokens=True)
+    for bundle in bundles:
+        refuse_changed(bundle, (TOKEN_SPEC, CODEBOOK) if how == "codebook" else (TOKEN_SPEC,))
     specs = [TokenSpec.read(bundle) for bundle in bundles]
     table = ModelTable.read(model) if model is not None else None
     text = _count(names, base)

@@ -23,6 +23,7 @@ from mmtok.export.grammar import Grammar
 from mmtok.export.header import DIGITS
 from mmtok.export.layout import Place, from_ids, to_ids
 from mmtok.export.token_spec import TokenSpec
+from mmtok.schema import read_json
 
 FILE = "vocab_map.json"
 VERSION = 1
@@ -102,12 +103,7 @@ class Vocabulary:
         """
         path = Path(path)
         path = path / FILE if path.is_dir() else path
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise ValueError(f"there is no {path}. Make one: mmtok vocab merge --base DIR BUNDLE... -o OUT.") from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is no valid JSON: {error}.") from error
+        content = read_json(path, "Make one: mmtok vocab merge --base DIR BUNDLE... -o OUT.")
         try:
             return _parse(content)
         except (KeyError, TypeError, AttributeError) as error:

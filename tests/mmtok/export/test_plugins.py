@@ -34,6 +34,7 @@ def name(bundle, plugin, file="evilmod.py"):
     (bundle / file).write_text(RAN)
     config = json.loads((bundle / "config.json").read_text())
     (bundle / "config.json").write_text(json.dumps(config | {"plugins": [plugin]}))
+    (bundle / "bundle.json").write_text(json.dumps(manifest(bundle, TokenSpec.read(bundle))))
 
 
 def ran():

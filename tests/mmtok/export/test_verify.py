@@ -90,7 +90,7 @@ def lose_a_license_and_seal(bundle):
 
 
 def edit_a_source(bundle):
-    edit_source(bundle, "mmtok_quantizers_vq.py", "def dequantize", "def  dequantize")
+    edit_source(bundle, "mmtok_quantizers_lookup.py", "def dequantize", "def  dequantize")
 
 
 def add_a_source(bundle):
@@ -195,7 +195,7 @@ FILES = {
     lose_the_spec: ("files", "token_spec.json is missing"),
     lose_the_manifest: ("files", "there is no bundle.json"),
     lose_a_license_and_seal: ("files", "LICENSE is not in bundle.json"),
-    edit_a_source: ("files", "mmtok_quantizers_vq.py .* and had"),
+    edit_a_source: ("files", "mmtok_quantizers_lookup.py .* and had"),
     add_a_source: ("no strangers", "mmtok_helpers.py is not in bundle.json"),
     hide_a_source: ("no strangers", "sub/mmtok_codes.py is not in bundle.json"),
     add_a_pickle: ("no strangers", "pytorch_model.bin is a pickle"),
@@ -255,7 +255,7 @@ def test_sources_that_compute_something_else_are_caught(bundle, capsys):
     # mmtok itself, which does not run them, sees nothing.
     edit_source(bundle, "mmtok_tokenizers_image.py", 'mode="replicate"', 'mode="reflect"')
     edit_source(
-        bundle, "mmtok_quantizers_search.py", "bias = codes.square().sum(1) / 2", "bias = codes.square().sum(1)"
+        bundle, "mmtok_tokenizers_image.py", "latents = self.networks.encoder(x)", "latents = -self.networks.encoder(x)"
     )
     seal(bundle)
     assert main(["verify", str(bundle)]) == 1
