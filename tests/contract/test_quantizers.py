@@ -33,6 +33,7 @@ BLOCKS: dict[str, dict[str, Any]] = {name: {"name": name} for name in quantizer_
     "residual-ibq": {"name": "residual", "inner": {"name": "ibq", "codebook_size": 32}, "depth": 2},
     "rq-pass": {"name": "rq", "depth": 3, "residual_grad": "pass", "codebook_size": 32},
     "residual-fsq": {"name": "residual", "inner": "fsq", "depth": 3, "shrink": 0.25},
+    "bsq-groups": {"name": "bsq", "bits": 7, "group_size": 3, "temperature": 0.5, "commitment_weight": 0.1},
     "residual-lfq": {"name": "residual", "inner": {"name": "lfq", "bits": 6}, "depth": 2, "shared": True},
     "product-rq": {"name": "product", "inner": {"name": "rq", "depth": 2, "codebook_size": 16}, "groups": 2},
     "split-small": {"name": "split", "acoustic": {"name": "rq", "depth": 2}, "inner_dim": 4, "bypass": 0.5},

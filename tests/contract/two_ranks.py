@@ -24,6 +24,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "vq-blend": {"name": "vq", "restart_policy": "blend", **KEEPS},
     "simvq-low": {"name": "simvq", "code_dim": 4, "codebook_size": 32, "l2": True},
     "ibq-low": {"name": "ibq", "code_dim": 4, "codebook_size": 32, "l2": True},
+    "bsq-groups": {"name": "bsq", "bits": 7, "group_size": 3, "temperature": 0.5, "entropy_weight": 0.5},
     "rq-shared": {"name": "rq", "shared": True, "depth": 3, **KEEPS},
     "pq-shared": {"name": "pq", "shared": True, **KEEPS},
     "rq-dropout": {"name": "rq", "depth": 3, "dropout": 1.0, **KEEPS},

@@ -4,7 +4,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from mmtok.quantizers.lfq import LFQ, LFQConfig, _binary_entropy, _JointSum
+from mmtok.quantizers.entropy import JointSum, binary_entropy
+from mmtok.quantizers.lfq import LFQ, LFQConfig
 
 
 def lfq(**fields):
@@ -34,8 +35,8 @@ def test_both_entropies_equal_the_softmax_over_all_codes(bits, temperature):
     z = latents(50, bits)
     sample, codebook = naive_entropies(z, temperature)
     logits = 4 * z / temperature
-    mean = _JointSum.apply(logits, torch.ones(50)).flatten() / 50
-    torch.testing.assert_close(_binary_entropy(logits).sum(-1).mean().double(), sample, rtol=1e-5, atol=1e-6)
+    mean = JointSum.apply(logits, torch.ones(50)).flatten() / 50
+    torch.testing.assert_close(binary_entropy(logits).sum(-1).mean().double(), sample, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(torch.special.entr(mean).sum().double(), codebook, rtol=1e-5, atol=1e-6)
 
 
@@ -56,12 +57,12 @@ def test_chunks_do_not_change_the_sum_or_its_gradient(monkeypatch):
 
     def both():
         x = logits.clone().requires_grad_()
-        total = _JointSum.apply(x, weight)
+        total = JointSum.apply(x, weight)
         (gradient,) = torch.autograd.grad((total * direction).sum(), x)
         return total.detach(), gradient
 
     whole = both()
-    monkeypatch.setattr("mmtok.quantizers.lfq._TABLE_ENTRIES", 1)
+    monkeypatch.setattr("mmtok.quantizers.entropy._TABLE_ENTRIES", 1)
     torch.testing.assert_close(both(), whole, rtol=1e-4, atol=1e-5)
 
 
