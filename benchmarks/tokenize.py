@@ -35,7 +35,8 @@ from datamodules.stream import loader
 from datamodules.writer import ShardWriter
 from mmtok.export.encoding import Encoder, Settings, encode_shards, open_tokenizer
 from mmtok.export.folder import write_model
-from mmtok.export.token_shards import PLAN, RECORD
+from mmtok.export.token_plan import PLAN
+from mmtok.export.token_shards import RECORD
 from mmtok.export.tokenize_input import Gatherer, Preparer
 from mmtok.export.tokenize_units import ShardUnits
 from mmtok.tokenizers import build_tokenizer

@@ -21,7 +21,7 @@ from datamodules.stream import loader
 from mmtok.codes import Codes
 from mmtok.export.bundle import spec_of
 from mmtok.export.token_output import Claims, Output, Progress
-from mmtok.export.token_shards import Plan
+from mmtok.export.token_plan import Plan
 from mmtok.export.token_spec import FILE as TOKEN_SPEC
 from mmtok.export.token_spec import TokenSpec
 from mmtok.export.tokenize_input import Block, Gatherer, Preparer, out_of_memory

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -39,14 +40,15 @@ class Progress(NamedTuple):
 
 
 class Lock:
-    """The right to write a shard. The system takes it back with the process."""
+    """The right to write a shard, or the manifest. The system takes it back with the process."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, *, wait: bool = False) -> None:
+        """Try to take it, or wait until its holder is done: then `mine` may still be wrong, where it took it away."""
         self.path = folder / f".{name}.lock"
         self._file = self.path.open("w")
         self.mine = True
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             # Not one that its last holder took away meanwhile.
             self.mine = os.path.samestat(self.path.stat(), os.fstat(self._file.fileno()))
         except (BlockingIOError, FileNotFoundError):
@@ -75,8 +77,12 @@ class Output:
         self.failed = ""
         self.lock = Lock(folder, name)
         self.done = self.lock.mine and stands(folder, name) is not None
-        if self.lock.mine and not self.done:  # it says what is no longer so
-            (folder / f"{name}{RECORD}").unlink(missing_ok=True)
+        if self.lock.mine and not self.done:
+            (folder / f"{name}{RECORD}").unlink(missing_ok=True)  # it says what is no longer so
+            for file in folder.glob(
+                f".{glob.escape(name)}.*.*.part"
+            ):  # of a kill while a record or an index was written
+                file.unlink(missing_ok=True)
 
     @property
     def wanted(self) -> bool:

@@ -17,9 +17,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,11 @@ import numpy as np
 import torch
 
 from datamodules.decode import decode
-from datamodules.manifest import Manifest, Shard
+from datamodules.manifest import MANIFEST, Manifest, Shard
 from datamodules.shardindex import ShardError, ShardIndex, write_atomically
 from datamodules.shards import ShardSet
 from mmtok.codes import Codes
+from mmtok.export.token_plan import PLAN
 from mmtok.export.token_spec import FILE as TOKEN_SPEC
 from mmtok.export.token_spec import TokenSpec
 from mmtok.export.vocab_map import Vocabulary
@@ -39,7 +40,6 @@ from mmtok.export.vocab_map import Vocabulary
 KIND = "tokens"
 """Of their manifests."""
 CODES, FACTS = "codes.npy", "codes.json"
-PLAN = "tokens.json"
 RECORD = ".record.json"
 MEANING = (
     "modality", "codebook_sizes", "fingerprint", "downsample", "channels", "sample_rate", "length", "extras",
@@ -154,59 +154,6 @@ def _differing(known: TokenSpec, spec: TokenSpec) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """From what a set of codes is made, and how: what all processes that write into it must agree on."""
-
-    tokenizer: str
-    """As it was named."""
-    fingerprint: str
-    spec_sha256: str
-    source: str
-    """Name of the shard set."""
-    source_fingerprint: str
-    """Of its manifest."""
-    size: str
-    """What was done to pictures: "own", "fit" or a side."""
-    batch: int
-    """Decides with whom an item is computed, so the last bits of its latents."""
-    budget: int | None
-    keep: tuple[str, ...]
-    """Members of the source that go along."""
-
-    def claim(self, folder: Path) -> None:
-        """Write the plan, or find that it is that of the folder.
-
-        Raises:
-            ValueError: the folder is for something else; names what differs.
-        """
-        text = json.dumps(asdict(self), indent=1) + "\n"
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / PLAN
-        if not path.exists():
-            if litter := next(folder.glob("*.tar"), None):
-                raise ValueError(f"{folder} holds {litter.name} already, and no {PLAN}. Give another folder.")
-            draft = folder / f".{PLAN}.{secrets.token_hex(8)}"  # processes of several machines may share an id
-            write_atomically(draft, text.encode())
-            try:
-                os.link(draft, path)  # the first of several that begin at once has the folder
-                return
-            except FileExistsError:
-                pass
-            finally:
-                draft.unlink()
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged: {error}. Remove the folder and begin anew.") from error
-        wanted = json.loads(text)
-        where = ("tokenizer", "source")  # another path to the same things changes nothing
-        differ = [name for name in wanted if found.get(name) != wanted[name] and name not in where]
-        if differ:
-            said = ", ".join(f"{name} {found.get(name)!r} there and {wanted[name]!r} here" for name in differ)
-            raise ValueError(f"{folder} is of another call: {said}. Give the same options, or another folder.")
-
-
-@dataclass(frozen=True)
 class Record:
     """What is known of a finished shard."""
 
@@ -250,8 +197,16 @@ def stands(folder: Path, name: str) -> Record | None:
 
 
 def missing(folder: Path, names: Sequence[str]) -> list[str]:
-    """Shards without a record."""
-    found = {file.name for file in folder.iterdir()}  # network file systems remember for a while what was not there
+    """Shards without a record.
+
+    Of two parts that end at once, one must see the other's records, or there would be no manifest. A network file
+    system may answer from memory what a folder holds, until this machine changes something in it.
+    """
+    own = folder / f".{MANIFEST}.{secrets.token_hex(8)}"
+    with suppress(OSError):
+        own.touch()
+        own.unlink()
+    found = {file.name for file in folder.iterdir()}
     return [name for name in names if f"{name}{RECORD}" not in found]
 
 

@@ -13,14 +13,16 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from datamodules.manifest import MANIFEST
+from datamodules.manifest import MANIFEST, Manifest
 from datamodules.shardindex import write_atomically
 from mmtok.export.encoding import Settings, encode_shards, open_tokenizer, plan_of
-from mmtok.export.token_output import Progress
+from mmtok.export.token_output import Lock, Progress
+from mmtok.export.token_plan import tidy
 from mmtok.export.token_shards import Record, finish, missing, stands
 from mmtok.export.token_spec import FILE as TOKEN_SPEC
 from mmtok.export.tokenize_input import Preparer
@@ -113,6 +115,9 @@ def tokenize(settings: Settings, devices: Sequence[str], part: Part, say: Say) -
     write_atomically(out / TOKEN_SPEC, spec.to_json().encode())
     mine = list(names)[part.number :: part.parts]
     todo = [number for number in mine if stands(out, names[number]) is None]
+    for number in set(mine) - set(todo):
+        if (out / f".{names[number]}.lock").exists():  # of a process that was killed when its shard stood
+            Lock(out, names[number]).release()
     total = Total(len(mine), len(mine) - len(todo))
     of = f"part {part.number} of {part.parts}: " if part.parts > 1 else ""
     say(f"{of}{len(mine)} shards, {total.stood} stand already; {', '.join(devices)}")
@@ -128,8 +133,18 @@ def tokenize(settings: Settings, devices: Sequence[str], part: Part, say: Say) -
             total.bad += [(names[number], key, reason) for key, reason in record.bad]
     total.missing = len(missing(out, list(names.values()))) - len(total.failed)
     if not total.missing and not total.failed:
-        finish(out, source.manifest, list(names.values()))
+        _finish(out, source.manifest, list(names.values()))
     return total
+
+
+def _finish(out: Path, source: Manifest, names: Sequence[str]) -> None:
+    while not (lock := Lock(out, MANIFEST, wait=True)).mine:  # two that end at once, one after the other
+        pass
+    try:
+        finish(out, source, names)
+        tidy(out)
+    finally:
+        lock.release()
 
 
 def _check(extensions: Sequence[str], prepare: Preparer, settings: Settings) -> None:

@@ -12,7 +12,8 @@ from datamodules.shards import ShardSet
 from datamodules.writer import ShardTar
 from mmtok.cli import main
 from mmtok.export.token_output import Lock
-from mmtok.export.token_shards import Plan, stands
+from mmtok.export.token_plan import Plan
+from mmtok.export.token_shards import stands
 from mmtok.export.tokenize_job import Part
 from tests.mmtok.export import tiny
 from tests.mmtok.export.tokenizing import SIZES, contents, go, read
