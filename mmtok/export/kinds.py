@@ -109,6 +109,7 @@ def _codec(
 
 _TRAINING = (
     "commitment_weight", "codebook_weight", "ema_decay", "learn", "gradient", "init", "restart", "restart_policy",
+    "entropy_weight", "entropy_temperature", "diversity",
 )  # fmt: skip
 
 CODEC = Kind(

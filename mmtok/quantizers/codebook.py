@@ -9,7 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mmtok.quantizers.base import Context
 from mmtok.quantizers.cluster import kmeans, select, selection_keys
+from mmtok.quantizers.entropy import weights
 from mmtok.quantizers.estimators import Gradient
 from mmtok.quantizers.lookup import Lookup, LookupConfig
 from mmtok.reduce import of_first_rank
@@ -92,7 +94,7 @@ class Codebook(Lookup):
         stats = super()._stats(x, ids, distance, mask)
         if not self.training:
             return stats
-        weight = x.new_ones(x.shape[0]) if mask is None else mask.flatten().to(x.dtype)
+        weight = weights(x, Context(mask))
         if self.learning.learn == "ema":
             rows = x if mask is None else x * weight[:, None]
             stats["sums"] = torch.zeros_like(self.codebook).index_add_(0, ids, rows)

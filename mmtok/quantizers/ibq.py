@@ -68,4 +68,8 @@ class IBQ(Lookup):
         return hard_values(x.flatten(0, 1), table, None, table, ids, self.scale).view_as(x)
 
     def _losses(self, x: Tensor, carried: Tensor, context: Context) -> dict[str, Tensor]:
-        return {"index": self.config.index_weight * context.mean((carried - x).square().mean(-1))}
+        index = self.config.index_weight * context.mean((carried - x).square().mean(-1))
+        return {"index": index} | super()._losses(x, carried, context)
+
+    def _scored(self) -> tuple[Tensor, Tensor | None]:
+        return self._codes(), None

@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig
+from mmtok.quantizers.entropy import negated_entropy, weights
 from mmtok.quantizers.estimators import Gradient, estimate
 from mmtok.quantizers.search import chunk_rows, nearest
+from mmtok.quantizers.soft import entropies
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,21 @@ class LookupConfig(QuantizerConfig):
     """Weight of the squared distance that pulls latents to codes (beta of the paper)."""
     codebook_weight: float = 1.0
     """Weight of the squared distance that pulls codes to latents, where they learn by gradient."""
+    entropy_weight: float = 0.0
+    """Weight of two entropies in training: low for each latent, high for the mean over the batches of all ranks. 0
+    leaves them out, and what they cost: the softmax over all codes, twice."""
+    entropy_temperature: float = 0.01
+    """Softness of the assignment in the entropies: minus squared distances over it are the logits."""
+    diversity: float = 1.0
+    """Factor of the entropy of the mean beside that of the latents."""
 
     def __post_init__(self) -> None:
         if self.codebook_size < 1:
             raise ValueError(f"codebook_size must be at least 1, got {self.codebook_size}")
         if self.code_dim < 0:
             raise ValueError(f"code_dim must be 0 (as dim) or more, got {self.code_dim}")
+        if self.entropy_temperature <= 0:
+            raise ValueError(f"entropy_temperature must be above 0, got {self.entropy_temperature}")
 
 
 class Lookup(Quantizer):
@@ -90,7 +101,24 @@ class Lookup(Quantizer):
 
     def _losses(self, x: Tensor, carried: Tensor, context: Context) -> dict[str, Tensor]:
         """Terms beside commitment and codebook."""
-        return {}
+        weight = self.settings.entropy_weight
+        # In training alone: whoever only encodes would pay for a softmax over all codes.
+        if not (weight and self.training):
+            return {}
+        flat = x.flatten(0, 1)
+        keys, bias = self._scored()
+        scale = x.new_full((), 1 / self.settings.entropy_temperature)
+        entropy, sums = entropies(flat, keys, bias, weights(flat, context), scale)
+        negated = negated_entropy(sums, len(flat), context, together=torch.is_grad_enabled())
+        return {
+            "codebook_entropy": weight * self.settings.diversity * negated,
+            "sample_entropy": weight * context.mean(entropy.view(x.shape[:2])),
+        }
+
+    def _scored(self) -> tuple[Tensor, Tensor | None]:
+        """Keys (K, D) and bias (K,) by which latents score codes: minus squared distances, but for the |x|^2 of all."""
+        codes = self._codes()
+        return 2 * codes, -codes.square().sum(1)
 
     def _codes(self) -> Tensor:
         """The codes (K, D) as they are used, with their gradient."""
@@ -119,7 +147,7 @@ class Lookup(Quantizer):
     @torch.no_grad()
     def _stats(self, x: Tensor, ids: Tensor, distance: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """Rows (N, D), their codes and distances (N,) -> stats; here how often each code was taken."""
-        weight = x.new_ones(x.shape[0]) if mask is None else mask.flatten().to(x.dtype)
+        weight = weights(x, Context(mask))
         return {"counts": x.new_zeros(self.codebook_sizes[0]).index_add_(0, ids, weight)}
 
     def _normalise(self, x: Tensor) -> Tensor:

@@ -29,8 +29,17 @@ BLOCKS: dict[str, dict[str, Any]] = {name: {"name": name} for name in quantizer_
     "vq-blend": {"name": "vq", "codebook_size": 32, "restart": 0.1, "restart_policy": "blend"},
     "simvq-low": {"name": "simvq", "code_dim": 4, "codebook_size": 32, "gradient": "rotate", "l2": True},
     "residual-simvq": {"name": "residual", "inner": {"name": "simvq", "codebook_size": 32}, "depth": 2},
-    "ibq-low": {"name": "ibq", "code_dim": 4, "codebook_size": 32, "l2": True, "temperature": 0.3},
+    "ibq-low": {
+        "name": "ibq",
+        "code_dim": 4,
+        "codebook_size": 32,
+        "l2": True,
+        "temperature": 0.3,
+        "entropy_weight": 0.1,
+        "entropy_temperature": 0.5,
+    },
     "residual-ibq": {"name": "residual", "inner": {"name": "ibq", "codebook_size": 32}, "depth": 2},
+    "vq-entropy": {"name": "vq", "codebook_size": 32, "entropy_weight": 0.1, "entropy_temperature": 0.5},
     "rq-pass": {"name": "rq", "depth": 3, "residual_grad": "pass", "codebook_size": 32},
     "residual-fsq": {"name": "residual", "inner": "fsq", "depth": 3, "shrink": 0.25},
     "bsq-groups": {"name": "bsq", "bits": 7, "group_size": 3, "temperature": 0.5, "commitment_weight": 0.1},
@@ -48,8 +57,8 @@ MOVES = {
     "commitment": (True, False),
     "codebook": (False, True),
     "index": (True, True),
-    "sample_entropy": (True, False),
-    "codebook_entropy": (True, False),
+    "sample_entropy": (True, True),
+    "codebook_entropy": (True, True),
 }
 
 

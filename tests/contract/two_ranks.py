@@ -16,6 +16,7 @@ from mmtok.quantizers import Quantizer, build_quantizer, quantizer_names
 
 DIM, BATCH, POSITIONS, STEPS = 16, 8, 24, 3
 KEEPS = {"init": "kmeans", "restart": 0.3, "codebook_size": 32}
+ENTROPY = {"entropy_weight": 0.3, "entropy_temperature": 0.5, "diversity": 0.7}
 VARIANTS: dict[str, dict[str, Any]] = {
     "vq-kept": {"name": "vq", **KEEPS},
     "vq-gradient": {"name": "vq", "learn": "gradient", **KEEPS},
@@ -23,7 +24,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "rq-rotate": {"name": "rq", "gradient": "rotate", "depth": 3, **KEEPS},
     "vq-blend": {"name": "vq", "restart_policy": "blend", **KEEPS},
     "simvq-low": {"name": "simvq", "code_dim": 4, "codebook_size": 32, "l2": True},
-    "ibq-low": {"name": "ibq", "code_dim": 4, "codebook_size": 32, "l2": True},
+    "ibq-low": {"name": "ibq", "code_dim": 4, "codebook_size": 32, "l2": True, **ENTROPY},
+    "simvq-entropy": {"name": "simvq", "codebook_size": 32, **ENTROPY},
+    "rq-entropy": {"name": "rq", "depth": 2, **KEEPS, **ENTROPY},
     "bsq-groups": {"name": "bsq", "bits": 7, "group_size": 3, "temperature": 0.5, "entropy_weight": 0.5},
     "rq-shared": {"name": "rq", "shared": True, "depth": 3, **KEEPS},
     "pq-shared": {"name": "pq", "shared": True, **KEEPS},
