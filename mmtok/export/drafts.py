@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mmtok.processes import born, machine
+
+_DRAFT = re.compile(r"\.([0-9a-f]{12})-(\d+)-(\d+)\.[^.]*\.(partial|replaced)$")
+"""How a draft ends: the machine and the process that writes it, and what keeps two of one process apart."""
+
 
 @contextmanager
 def replaced(target: Path, marker: str, overwrite: bool) -> Iterator[Path]:
     """A new folder beside the target, which takes its place when the block ends, and is removed when it raises.
 
-    Each call has a draft of its own, so that two at once do not write into one.
+    Each call has a draft of its own, so that two at once do not write into one. Drafts of processes that were killed on
+    this machine are removed.
 
     Args:
         target: the folder; what is above it is made.
@@ -25,9 +33,11 @@ def replaced(target: Path, marker: str, overwrite: bool) -> Iterator[Path]:
         ValueError: the target is taken.
         OSError: it cannot be written.
     """
-    refuse_taken(target, marker, overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f"{target.name}.", suffix=".partial", dir=target.parent))
+    remove_dead(target)
+    refuse_taken(target, marker, overwrite)
+    prefix = f"{target.name}.{_here()}-{os.getpid()}-{max(born(os.getpid()), 0)}."
+    draft = Path(tempfile.mkdtemp(prefix=prefix, suffix=".partial", dir=target.parent))
     try:
         yield draft
         refuse_taken(target, marker, overwrite)  # by another process, meanwhile
@@ -35,6 +45,27 @@ def replaced(target: Path, marker: str, overwrite: bool) -> Iterator[Path]:
         _publish(draft, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def remove_dead(target: Path) -> None:
+    """Clear what killed processes of this machine left beside a target; whether those of others live is not known.
+
+    What stood at the target is put back where it was killed between taking that away and putting the new one there.
+    """
+    for path in target.parent.iterdir():
+        found = _DRAFT.fullmatch(path.name.removeprefix(target.name)) if path.name.startswith(target.name) else None
+        if found is None or not found[1].strip("0") or found[1] != _here() or born(int(found[2])) == int(found[3]):
+            continue
+        if found[4] == "replaced" and not target.exists():
+            os.replace(path, target)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _here() -> str:
+    """This machine, as part of a name; zeros where there is no telling."""
+    known = machine()
+    return hashlib.sha256(known.encode()).hexdigest()[:12] if known else "0" * 12
 
 
 def refuse_taken(target: Path, marker: str, overwrite: bool) -> None:

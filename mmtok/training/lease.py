@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event, Thread
 
+from mmtok.processes import born, machine
 from mmtok.schema import ConfigError
 
 NAME = "lease"
@@ -50,8 +51,8 @@ class Holder:
 
     def alive(self) -> bool:
         """Whether the process may still be running: known on its own machine, by the heartbeat elsewhere."""
-        if self.machine and self.machine == _machine():
-            return _born(self.pid) == self.born
+        if self.machine and self.machine == machine():
+            return born(self.pid) == self.born
         return time.time() - self.heartbeat < STALE
 
     def __str__(self) -> str:
@@ -174,7 +175,7 @@ def _refusal(path: Path, holder: Holder) -> str:
     silent = max(0.0, time.time() - holder.heartbeat)
     stop = f"scancel {holder.job}" if holder.job else f"kill {holder.pid}"
     dead = ""
-    if not holder.machine or holder.machine != _machine():  # whether it lives cannot be seen from here
+    if not holder.machine or holder.machine != machine():  # whether it lives cannot be seen from here
         dead = f" If it is gone, its lease lapses in {max(1, round(STALE - silent))} s; at once by: rm {path}."
     return (
         f"{path.parent} is in use by {holder}, heard of {silent:.0f} s ago. Two runs in one folder would overwrite "
@@ -187,29 +188,12 @@ def _myself(environment: Mapping[str, str]) -> Holder:
     return Holder(
         host=socket.gethostname(),
         pid=os.getpid(),
-        machine=_machine(),
-        born=_born(os.getpid()),
+        machine=machine(),
+        born=born(os.getpid()),
         job=environment.get("SLURM_JOB_ID", ""),
         restart=int(environment.get("SLURM_RESTART_COUNT") or 0),
         token=uuid.uuid4().hex,
     )
-
-
-def _machine() -> str:
-    """The running kernel and the namespace of processes; empty where there is no telling (no /proc)."""
-    with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    return ""
-
-
-def _born(pid: int) -> int:
-    """When a process began, in ticks since the machine did; -1 for one that is gone, also if nobody has asked it."""
-    with suppress(OSError):
-        # The name stands in parentheses and may hold anything: what follows the last one is state, parent, ...
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return -1 if fields[0] in "ZX" else int(fields[19])
-    return -1
 
 
 @contextmanager
