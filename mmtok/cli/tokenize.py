@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--budget", type=int, metavar="LEVELS", help="levels to keep, where the quantizer has several")
     parser.add_argument(
-        "--keep", default="txt,cls", metavar="EXT,...", help="members that go along (default: txt,cls); '' for none"
+        "--keep", metavar="EXT,...", help="members that go along (default: txt,cls, where there are any); '' for none"
     )
     parser.add_argument("--devices", default="auto", help="cpu, or cuda:0,cuda:1, ...; by default all GPUs")
     parser.add_argument(
@@ -49,8 +49,10 @@ def run(args: argparse.Namespace) -> int:
     from mmtok.export.encoding import Settings
     from mmtok.export.tokenize_job import Part, all_devices, tokenize
 
-    if args.batch < 1 or (args.workers or 0) < 0:
-        raise ValueError(f"--batch={args.batch} and --workers={args.workers} must be at least 1 and 0.")
+    if args.batch < 1:
+        raise ValueError(f"--batch={args.batch} must be at least 1.")
+    if args.workers is not None and args.workers < 0:
+        raise ValueError(f"--workers={args.workers} must be at least 0.")
     if args.size not in ("own", "fit") and not (args.size.isdigit() and int(args.size)):
         raise ValueError(f"--size={args.size} must be own, fit or a side in pixels.")
     part = Part.parse(args.part) if args.part else Part.of(os.environ)
@@ -58,9 +60,10 @@ def run(args: argparse.Namespace) -> int:
     workers = args.workers
     if workers is None:
         workers = max(1, len(os.sched_getaffinity(0)) // len(devices) - 1)
+    keep = None if args.keep is None else tuple(name for name in args.keep.split(",") if name)
     settings = Settings(
-        args.tokenizer, args.shards, args.out, args.size, args.batch, args.budget,
-        tuple(name for name in args.keep.split(",") if name), args.raw, workers, args.cache_dir,
+        args.tokenizer, args.shards, args.out, args.size, args.batch, args.budget, keep,
+        args.raw, workers, args.cache_dir,
     )  # fmt: skip
     total = tokenize(settings, devices, part, lambda line: print(line, file=sys.stderr, flush=True))
     rate = f", {total.items / total.seconds:,.1f}/s" if total.items else ""

@@ -35,6 +35,8 @@ from mmtok.tokenizers.exported import PARTS, Absent, leave_out
 
 AHEAD = 4
 """Batches whose codes wait to be turned into members."""
+KEPT = ("txt", "cls")
+"""Members that go along by default."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,19 @@ class Settings:
     """Pictures of the trained size, or sounds of ten seconds, in a batch."""
     budget: int | None = None
     """Levels to keep, of a quantizer that has several."""
-    keep: tuple[str, ...] = ("txt", "cls")
-    """Members of the source that go along, where there are any."""
+    keep: tuple[str, ...] | None = None
+    """Members of the source that go along; None for `KEPT`, where there are any."""
     raw: bool = False
     """The weights as trained instead of their average."""
     workers: int = 1
     """Processes that decode for each device; 0 decodes between the batches."""
     cache_dir: str | None = None
     """Folder for remote shards."""
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Members that go along."""
+        return KEPT if self.keep is None else self.keep
 
     def open(self) -> ShardSet:
         """The source."""
@@ -127,7 +134,7 @@ def plan_of(settings: Settings, tokenizer: Tokenizer, spec: TokenSpec, source: S
         size=settings.size,
         batch=settings.batch,
         budget=settings.budget,
-        keep=settings.keep,
+        keep=settings.kept,
     )
 
 
@@ -150,7 +157,7 @@ def encode_shards(settings: Settings, device: str, shards: Sequence[int], report
     encoder = Encoder(tokenizer, device, settings.budget)
     claims = Claims(settings.out, [source.manifest.shards[shard].name for shard in shards], spec)
     # The workers first: one that outlives this process must not hold its locks.
-    units = iter(loader(ShardUnits(source, shards, prepare, settings.keep, claims.said), settings.workers))
+    units = iter(loader(ShardUnits(source, shards, prepare, settings.kept, claims.said), settings.workers))
     with claims, ThreadPoolExecutor(1) as thread:
         pending: deque[Future[Progress]] = deque()
         output, gather = claims.next(), Gatherer(prepare)

@@ -152,6 +152,10 @@ def _check(extensions: Sequence[str], prepare: Preparer, settings: Settings) -> 
         raise ValueError(
             f"{settings.shards} holds {', '.join(extensions)}, and {settings.tokenizer} is for {prepare.modality}."
         )
+    if extensions and (absent := [name for name in settings.keep or () if name not in extensions]):
+        raise ValueError(
+            f"--keep {','.join(absent)}: no sample of {settings.shards} has it; it holds {', '.join(extensions)}."
+        )
 
 
 def all_devices() -> list[str]:

@@ -196,3 +196,21 @@ def test_of_two_calls_that_begin_at_once_one_has_the_folder(tmp_path, monkeypatc
     with pytest.raises(ValueError, match="batch 2 there and 3 here"):
         plans[1].claim(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["tokens.json"]
+
+
+def test_what_no_sample_has_cannot_be_kept(image, tmp_path, capsys):
+    source = tiny.pictures(tmp_path / "source", 2)
+    words = ["tokenize", image, source, str(tmp_path / "out"), "--devices", "cpu", "--workers", "0"]
+    assert main([*words, "--keep", "txt,nope"]) == 2
+    assert f"--keep nope: no sample of {source} has it; it holds png, txt." in capsys.readouterr().err
+    assert main([*words, "--keep", "cls"]) == 2
+    assert not (tmp_path / "out").exists()
+    assert main(words) == 0  # cls is kept where there is one
+    assert main([*words[:3], str(tmp_path / "none"), *words[4:], "--keep", ""]) == 0
+    assert ShardSet.open(tmp_path / "none").manifest.extensions == ("codes.json", "codes.npy")
+
+
+@pytest.mark.parametrize(("option", "said"), [("--batch=0", "at least 1"), ("--workers=-1", "at least 0")])
+def test_a_number_that_makes_no_sense_is_named_alone(option, said, capsys):
+    assert main(["tokenize", "t", "s", "o", option]) == 2
+    assert f"{option} must be {said}." in capsys.readouterr().err
