@@ -34,7 +34,7 @@ AGAIN = "Give the same command again."
 class Document(NamedTuple):
     key: str
     ids: np.ndarray
-    """(n,) int64."""
+    """(n,) int64; (L, n) of a parallel layout."""
 
 
 class Texts:
@@ -170,11 +170,6 @@ class Source:
             return cls(Keyed(shards), None, None, True)
         codes = TokenSet(shards)
         spec = laid_out(codes.spec, vocabulary, path)
-        if spec.layout.kind != "flat":
-            raise ValueError(
-                f"{path}: the vocabulary lays '{spec.prefix}' out as {spec.layout.kind}, which is no one row of ids. "
-                "Pack flat layouts; train others from the raw codes, by Vocabulary.to_ids."
-            )
         return cls(Keyed(shards), codes, spec, has_text)
 
 
@@ -185,7 +180,7 @@ class Documents:
     sources: Sequence[Source]
     vocabulary: Vocabulary
     texts: Texts | None
-    """None where no order has text."""
+    """None where documents are items of a layout that is no row of the vocabulary's ids: one part, nothing around."""
     orders: Sequence[Sequence[str]]
     """Names of parts: prefixes of the vocabulary, or `text`."""
     text: str = "txt"
@@ -259,6 +254,8 @@ class Documents:
                     yield Document(key, self._joined([known[name] for name in order]))
 
     def _joined(self, parts: Sequence[np.ndarray]) -> np.ndarray:
-        assert self.texts is not None
+        if self.texts is None:
+            assert len(parts) == 1
+            return parts[0]
         first = [] if self.texts.bos is None else [self.texts.bos]
         return np.concatenate([np.array(first, dtype=np.int64), *parts, np.array([self.texts.eos], dtype=np.int64)])

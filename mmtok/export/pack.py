@@ -20,6 +20,8 @@ import numpy as np
 from mmtok import __version__
 from mmtok.export.documents import TEXT, Document, Documents, Source, Texts
 from mmtok.export.drafts import refuse_taken, replaced
+from mmtok.export.orders import apart, orders_of
+from mmtok.export.token_spec import TokenSpec
 from mmtok.export.vocab_map import Vocabulary
 
 FORMATS = ("megatron", "parquet", "webdataset", "litdata")
@@ -34,9 +36,9 @@ class Row(NamedTuple):
     """What a trainer reads as one item."""
 
     ids: np.ndarray
-    """(N,) of the pack's type: documents one after the other, then padding."""
+    """(N,) of the pack's type, (L, N) of a parallel layout: documents one after the other, then padding."""
     lengths: tuple[int, ...]
-    """Of the documents, or the parts of a long one; their sum is where the padding begins."""
+    """Of the documents, or the parts of a long one, along N; their sum is where the padding begins."""
     keys: tuple[str, ...]
     """Of the samples they are of."""
 
@@ -67,9 +69,12 @@ class Facts:
     """Prefix of each tokenizer in the vocabulary -> hash of its spec."""
     orders: list[str]
     bos: int | None
-    eos: int
+    eos: int | None
+    """None where documents are items of a layout that is no row of the vocabulary's ids."""
     pad: int
+    """-1 of own_head, which has no id for it: `lengths` say where the padding begins."""
     sources: list[str]
+    layout: str = "flat"
     mmtok: str = __version__
     keys: int = 0
     """Samples that were looked at."""
@@ -127,8 +132,9 @@ def pack(
     refuse_taken(target, FILE, overwrite)  # before minutes of reading
     vocabulary = Vocabulary.read(vocab)
     sources = [Source.open(one, vocabulary, text) for one in sets]
-    wanted = _orders(orders, sources)
-    texts = Texts(vocab, vocabulary, eos=eos, bos=bos)
+    wanted = orders_of(orders, sources)
+    alone = apart(wanted, sources, to)
+    texts = Texts(vocab, vocabulary, eos=eos, bos=bos) if alone is None else None
     documents = Documents(sources, vocabulary, texts, wanted, text)
     facts = Facts(
         format=to,
@@ -137,12 +143,15 @@ def pack(
         vocabulary_size=vocabulary.size,
         vocabulary={spec.prefix: spec.sha256 for spec in vocabulary.specs},
         orders=[",".join(order) for order in wanted],
-        bos=texts.bos,
-        eos=texts.eos,
-        pad=texts.pad,
+        bos=texts.bos if texts else None,
+        eos=texts.eos if texts else None,
+        pad=texts.pad if texts else -1,
         sources=[source.keyed.shards.name(2) for source in sources],
     )
-    _warn(facts, texts.has_pad, any(source.has_text for source in sources) and not orders)
+    if alone:
+        _lay_apart(facts, alone, vocabulary)
+    has_unused_text = any(source.has_text for source in sources) and not orders
+    _warn(facts, texts is not None and texts.has_pad, has_unused_text)
     with replaced(target, FILE, overwrite) as draft:
         _write(draft, documents, facts, long or ("split" if set(wanted) == {(TEXT,)} else "drop"))
     return facts
@@ -156,13 +165,22 @@ def id_type(form: str, size: int) -> str:
     return "uint16" if size < 65_500 and form != "litdata" else "int32"
 
 
+def _lay_apart(facts: Facts, spec: TokenSpec, vocabulary: Vocabulary) -> None:
+    """What differs where documents are items of a layout that is no row of the vocabulary's ids."""
+    facts.layout = spec.layout.kind
+    if spec.layout.kind == "own_head":
+        facts.vocabulary_size, facts.dtype = sum(spec.codebook_sizes), "int32"  # the padding is -1
+    else:
+        facts.pad = vocabulary.find(spec).pad
+
+
 def _write(folder: Path, documents: Documents, facts: Facts, long: Long) -> None:
     writer: Writer = import_module(f"mmtok.export.packs.{facts.format}").Writer(folder, facts)
     counted = _counted(documents, facts)
     rows = plain(counted) if facts.length is None else fill(counted, facts, long)
     for row in rows:
         facts.rows += 1
-        facts.padding += len(row.ids) - sum(row.lengths)
+        facts.padding += row.ids[..., sum(row.lengths) :].size
         writer.add(Row(row.ids.astype(facts.dtype), row.lengths, row.keys))
     facts.keys, facts.missing, facts.bad = documents.keys, dict(sorted(documents.missing.items())), documents.bad
     if not facts.rows:
@@ -196,14 +214,14 @@ def _warn(facts: Facts, has_pad: bool, has_unused_text: bool) -> None:
 def _counted(documents: Iterable[Document], facts: Facts) -> Iterator[Document]:
     for document in documents:
         facts.documents += 1
-        facts.tokens += len(document.ids)
+        facts.tokens += document.ids.size
         yield document
 
 
 def plain(documents: Iterable[Document]) -> Iterator[Row]:
     """A row for each document."""
     for document in documents:
-        yield Row(document.ids, (len(document.ids),), (document.key,))
+        yield Row(document.ids, (document.ids.shape[-1],), (document.key,))
 
 
 def fill(documents: Iterable[Document], facts: Facts, long: Long) -> Iterator[Row]:
@@ -213,15 +231,16 @@ def fill(documents: Iterable[Document], facts: Facts, long: Long) -> Iterator[Ro
     rows: list[list[Document]] = []
     free: list[int] = []
     for document in documents:
-        if len(document.ids) > length:
+        if document.ids.shape[-1] > length:
             facts.long += 1
             if long == "drop":
                 facts.dropped += 1
-                facts.tokens -= len(document.ids)
+                facts.tokens -= document.ids.size
                 continue
-        for begin in range(0, len(document.ids), length):
-            part = Document(document.key, document.ids[begin : begin + length])
-            fitting = [(room, at) for at, room in enumerate(free) if room >= len(part.ids)]
+        for begin in range(0, document.ids.shape[-1], length):
+            part = Document(document.key, document.ids[..., begin : begin + length])
+            size = part.ids.shape[-1]
+            fitting = [(room, at) for at, room in enumerate(free) if room >= size]
             if fitting:
                 at = min(fitting)[1]
             else:
@@ -229,7 +248,7 @@ def fill(documents: Iterable[Document], facts: Facts, long: Long) -> Iterator[Ro
                 rows.append([])
                 free.append(length)
             rows[at].append(part)
-            free[at] -= len(part.ids)
+            free[at] -= size
             if not free[at] or len(rows) > OPEN:
                 at = min(range(len(rows)), key=lambda one: (free[one], one))
                 free.pop(at)
@@ -239,37 +258,10 @@ def fill(documents: Iterable[Document], facts: Facts, long: Long) -> Iterator[Ro
 
 
 def _padded(parts: Sequence[Document], length: int, pad: int) -> Row:
-    ids = np.full(length, pad, dtype=np.int64)
-    joined = np.concatenate([part.ids for part in parts])
-    ids[: len(joined)] = joined
-    return Row(ids, tuple(len(part.ids) for part in parts), tuple(part.key for part in parts))
-
-
-def _orders(orders: Sequence[Sequence[str]], sources: Sequence[Source]) -> list[tuple[str, ...]]:
-    """Orders by prefix.
-
-    Raises:
-        ValueError: a part that no set has, or that two tokenizers may be meant by.
-    """
-    specs = {source.spec.prefix: source.spec for source in sources if source.spec is not None}
-    names = [*specs, *([TEXT] if any(source.has_text for source in sources) else [])]
-    if not orders:
-        return [tuple(specs) or (TEXT,)]
-    found = []
-    for order in orders:
-        prefixes = []
-        for name in order:
-            same = [prefix for prefix, spec in specs.items() if spec.modality == name]
-            if name not in names and len(same) != 1:
-                hint = f"may be {' or '.join(same)}" if same else "is in none of the sets"
-                raise ValueError(f"--order {','.join(order)}: '{name}' {hint}. They have {', '.join(names)}.")
-            prefixes.append(name if name in names else same[0])
-        if len(set(prefixes)) < len(prefixes) or not prefixes:
-            raise ValueError(f"--order {','.join(order)} must name each part once.")
-        found.append(tuple(prefixes))
-    if len(set(found)) < len(found):
-        raise ValueError("--order says the same twice, so that each document would be there twice.")
-    return found
+    joined = np.concatenate([part.ids for part in parts], axis=-1)
+    ids = np.full((*joined.shape[:-1], length), pad, dtype=np.int64)
+    ids[..., : joined.shape[-1]] = joined
+    return Row(ids, tuple(part.ids.shape[-1] for part in parts), tuple(part.key for part in parts))
 
 
 def _refuse(to: str, length: int | None) -> None:

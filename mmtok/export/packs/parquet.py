@@ -1,7 +1,8 @@
 """Parquet, for `datasets` of Hugging Face and everything that reads Arrow: input_ids, lengths and keys of each row.
 
 `lengths` are those of the documents in a row: with them a trainer keeps attention inside a document, begins positions
-anew and leaves the padding out of its loss.
+anew and leaves the padding out of its loss. Of a parallel layout, input_ids
+are lists of rows, one a level.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ class Writer:
         self.held = 0
         self.file: Any = None
         numbers = self.arrow.list_(self.arrow.int32())
+        ids = self.arrow.list_(numbers) if facts.layout == "parallel" else numbers
         keys = self.arrow.list_(self.arrow.string())
-        self.schema = self.arrow.schema([("input_ids", numbers), ("lengths", numbers), ("keys", keys)])
+        self.schema = self.arrow.schema([("input_ids", ids), ("lengths", numbers), ("keys", keys)])
         # Of several kinds of file in a folder, `datasets` would have to guess which are the data.
         card = "---\nconfigs:\n- config_name: default\n  data_files: train-*.parquet\n---\n"
         (folder / "README.md").write_text(
@@ -40,7 +42,7 @@ class Writer:
 
     def add(self, row: Row) -> None:
         self.rows.append(row)
-        self.held += len(row.ids)
+        self.held += row.ids.size
         if self.held >= GROUP:
             self._flush()
 
@@ -57,7 +59,7 @@ class Writer:
             self.file = self.parquet.ParquetWriter(path, self.schema, compression="zstd")
             self.files += 1
         columns = {
-            "input_ids": [row.ids for row in self.rows],
+            "input_ids": [list(row.ids) if row.ids.ndim > 1 else row.ids for row in self.rows],
             "lengths": [row.lengths for row in self.rows],
             "keys": [row.keys for row in self.rows],
         }
