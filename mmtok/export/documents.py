@@ -18,7 +18,8 @@ import numpy as np
 from datamodules.decode import decode
 from datamodules.shardindex import ShardError
 from datamodules.shards import ShardSet
-from mmtok.export.token_shards import KIND, TokenSet, laid_out
+from mmtok.export.token_plan import refuse_unfinished
+from mmtok.export.token_shards import KIND, Record, TokenSet, laid_out
 from mmtok.export.token_spec import TokenSpec
 from mmtok.export.vocab import load_base
 from mmtok.export.vocab_map import Vocabulary
@@ -96,7 +97,15 @@ class Keyed:
         except OSError as error:
             name = self.shards.manifest.shards[shard].name
             raise OSError(f"{name} of {self.shards.home} cannot be read: {error}. {AGAIN}") from error
-        return {index.key(number): number for number in range(len(index))}
+        found: dict[str, int] = {}
+        for number in range(len(index)):
+            if found.setdefault(key := index.key(number), number) != number:
+                name = self.shards.manifest.shards[shard].name
+                raise ValueError(
+                    f"key {key} stands twice in {name} of {self.shards.home}, so which sample is meant cannot be told. "
+                    "Build the set anew, with keys that are unique in each shard."
+                )
+        return found
 
     def __iter__(self) -> Iterator[tuple[str, str, int, int]]:
         """Name of the shard, key and place of every sample, in order."""
@@ -111,8 +120,15 @@ class Keyed:
 
     @cached_property
     def repeated(self) -> bool:
-        """Whether some key stands in several shards, so that it names a sample only together with its shard."""
-        return len(self.places) < len(self.shards)
+        """Whether some key stands in several shards, so that it names a sample only together with its shard.
+
+        Samples that could not be tokenized count: what stands under their key elsewhere is something else.
+        """
+        left_out = []
+        if self.shards.manifest.kind == KIND and self.shards.manifest.provenance.get("bad"):
+            records = [Record.read(Path(self.shards.home), name) for name in self.numbers]
+            left_out = [key for record in records if record is not None for key, _ in record.bad]
+        return len({*self.places, *left_out}) < len(self.shards) + len(left_out)
 
     def find(self, key: str, shard: str, asking: Keyed) -> tuple[int, int] | None:
         """Where a sample of another set is in this one.
@@ -159,8 +175,9 @@ class Source:
             text: extension of the member with the text.
 
         Raises:
-            ValueError: it has neither, or its codes are not the vocabulary's.
+            ValueError: it has neither, its codes are not the vocabulary's, or the job that makes them has not ended.
         """
+        refuse_unfinished(Path(path))
         shards = ShardSet.open(path)
         has_text = text in shards.manifest.extensions
         if shards.manifest.kind != KIND:

@@ -71,6 +71,18 @@ class Plan:
             raise ValueError(f"{folder} is of another call: {said}. Give the same options, or another folder.")
 
 
+def refuse_unfinished(folder: Path) -> None:
+    """Raise a ValueError where a job of tokenizing has not written its manifest yet."""
+    if not (folder / PLAN).is_file() or (folder / MANIFEST).is_file():
+        return
+    found = _read(folder / PLAN)
+    raise ValueError(
+        f"{folder} holds codes of which some are not written yet, or no task has found all: it has no {MANIFEST}. The "
+        f"same command finishes it: mmtok tokenize {found.get('tokenizer')} SHARDS {folder}, of the shards "
+        f"{found.get('source')}."
+    )
+
+
 def tidy(folder: Path) -> None:
     """Remove what killed processes left beside the files that stand once in a folder.
 

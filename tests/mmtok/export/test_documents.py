@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import mmtok
+from datamodules.manifest import Manifest, Shard
 from datamodules.shards import ShardSet
+from datamodules.writer import ShardTar
 from mmtok.export.bundle import write_bundle
 from mmtok.export.documents import Keyed
 from mmtok.export.pack import pack
@@ -66,17 +68,14 @@ def test_raw_codes_serve_another_layout_of_the_same_tokenizer(world, tmp_path):
         assert found.grid == wanted.grid
 
 
-def write_repeating(folder, extension, counts=(3, 3)):
+def write_repeating(folder, extension, counts=(3, 3), content=lambda at: f"{at[0]}.{at[1]}".encode()):
     """Shards with the same keys: text s.k of shard s, item k."""
-    from datamodules.manifest import Manifest, Shard
-    from datamodules.writer import ShardTar
-
     folder.mkdir()
     shards = []
     for number, count in enumerate(counts):
         tar = ShardTar(folder / f"s{number}.tar")
         for item in range(count):
-            tar.add(f"{item:04d}", {extension: f"{number}.{item}".encode()})
+            tar.add(f"{item:04d}", {extension: content((number, item))})
         index, sha256 = tar.close()
         shards.append(Shard(name=f"s{number}", samples=count, bytes=index.tar_bytes, sha256=sha256))
     Manifest(kind="text", split="train", extensions=(extension,), shards=tuple(shards)).save(folder)
@@ -97,6 +96,49 @@ def test_a_repeated_key_is_never_found_in_another_shard(tmp_path):
     assert less.find("0002", "s0", whole) is None
     with pytest.raises(ValueError, match=r"keys repeat between shards of .*has no shard 'other'"):
         less.find("0002", "other", whole)
+
+
+def test_a_key_that_stands_twice_in_one_shard_is_refused(tmp_path):
+    tar = ShardTar(tmp_path / "s.tar")
+    for key in ("a", "b", "a"):
+        tar.add(key, {"txt": b"words"})
+    index, sha256 = tar.close()
+    shard = Shard(name="s", samples=3, bytes=index.tar_bytes, sha256=sha256)
+    Manifest(kind="text", extensions=("txt",), shards=(shard,)).save(tmp_path)
+    with pytest.raises(ValueError, match="key a stands twice in s of"):
+        list(Keyed(ShardSet.open(tmp_path)))
+
+
+def write_pictures(folder, bad):
+    """Two shards with the keys 0000 and 0001 in each, of which some cannot be read."""
+    write_repeating(folder, "png", (2, 2), lambda at: b"none" if at in bad else tiny.png(16, 16, hash(at) % 97))
+    return folder
+
+
+def test_codes_of_a_key_that_repeats_in_the_source_are_not_taken_from_another_shard(world, tmp_path):
+    # What is left has unique keys in both sets, and 0000 is another picture in each.
+    sets = []
+    for name, bad in (("one", {(1, 0), (0, 1)}), ("two", {(0, 0), (1, 1)})):
+        source = write_pictures(tmp_path / name, bad)
+        assert len(tokenizing.go(str(world / "image"), source, tmp_path / f"codes-{name}").bad) == 2
+        sets.append(Keyed(ShardSet.open(tmp_path / f"codes-{name}")))
+    one, two = sets
+    assert [(shard, key) for shard, key, _, _ in one] == [("s0", "0000"), ("s1", "0001")]
+    assert [(shard, key) for shard, key, _, _ in two] == [("s0", "0001"), ("s1", "0000")]
+    assert one.repeated
+    assert two.find("0000", "s0", one) is None
+    text = Keyed(write_repeating(tmp_path / "text", "txt", (2, 2)))
+    assert text.find("0000", "s0", one) == (0, 0)
+
+
+def test_a_job_that_has_not_ended_is_not_taken_for_tars_without_a_manifest(world, tmp_path):
+    shutil.copytree(world / "codes-image", tmp_path / "codes")
+    (tmp_path / "codes" / "manifest.json").unlink()
+    with pytest.raises(
+        ValueError, match=r"The same command finishes it: mmtok tokenize .*image SHARDS .*codes"
+    ) as said:
+        pack([str(tmp_path / "codes")], world / "vocab", tmp_path / "out", to="megatron")
+    assert "shards index" not in str(said.value)
 
 
 def test_an_error_of_reading_ends_a_pack_instead_of_thinning_it(world, tmp_path, monkeypatch):
