@@ -117,10 +117,11 @@ def load_plugins(modules: Iterable[str]) -> None:
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
-            if error.name is None or not name.startswith(error.name):
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise
             raise ConfigError(
-                f"plugins: no module '{name}' on the Python path. Run from its folder or set PYTHONPATH."
+                f"plugins: no module '{name}' on the Python path. Install it as a package, set PYTHONPATH, or, for a run, start from "
+                "its folder."
             ) from error
         except Exception as error:
             raise ConfigError(

@@ -105,12 +105,14 @@ def imported(args: argparse.Namespace) -> Subject:
     """
     from datamodules.audio import AudioConfig
     from datamodules.images import ImagesConfig
-    from mmtok.export.bundle import MANIFEST
     from mmtok.export.folder import read_model
+    from mmtok.export.sealed import MANIFEST
+    from mmtok.tokenizers.exported import require_whole
 
     if not args.shards:
         raise ValueError(f"{args.run} was not trained here, so it has no validation set. Name one: --shards SET.")
     tokenizer = read_model(args.run)
+    require_whole(tokenizer, f"{args.run} cannot be evaluated")
     spec = tokenizer.spec
     common: dict[str, Any] = {"shards": args.shards, "batch_size": 8, "workers": 0}
     data: DataConfig

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from mmtok.cli.files import refuse_existing
@@ -75,7 +76,7 @@ def native(args: argparse.Namespace, out: Path) -> int:
     targets = {Path(name): out / name for name in (form.WEIGHTS, PREPROCESSOR, CONFIG)}
     refuse_existing(targets, args.overwrite)
     write_native(tokenizer, out, args.form)
-    print(f"{args.tokenizer} -> {out}: {form.LIBRARY}.{form.MODEL}.from_pretrained('{out}')")
+    print(f"{args.tokenizer} -> {out}: {form.LIBRARY}.{form.MODEL}.from_pretrained({str(out)!r})")
     return 0
 
 
@@ -104,7 +105,7 @@ def bundle(args: argparse.Namespace, out: Path) -> int:
     size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
     print(f"{args.tokenizer} -> {out}: {size:.1f} MB, spec {spec.sha256[:16]}, tokenizer {spec.fingerprint}")
     print(f"golden: {len(clear)} inputs, {sum(clear) / len(clear):.1%} of their ids promised (margin above 1e-4)")
-    print(f"AutoModel.from_pretrained('{out}', trust_remote_code=True); mmtok verify {out}")
+    print(f"AutoModel.from_pretrained({str(out)!r}, trust_remote_code=True); mmtok verify {quote(str(out))}")
     return 0
 
 

@@ -29,11 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from mmtok.export.folder import CONFIG, WEIGHTS, is_model, read_model, write_model
+    from mmtok.export.sealed import MANIFEST
 
     if args.kind is None and not is_model(args.path):
         raise ValueError(
             f"there is no {CONFIG} in {args.path}. Give the folder of a model of transformers or diffusers, or say "
             "what it is: mmtok import taming PATH."
+        )
+    if (args.path / MANIFEST).is_file():
+        raise ValueError(
+            f"{args.path} is a bundle, which every verb takes as it is; an import of it would lose what it promises. "
+            "Use it where it stands, or copy the folder."
         )
     if args.out.resolve() == args.path.resolve():
         raise ValueError(f"--out={args.out} is the folder of the model itself. Give another.")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from shlex import quote
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -58,6 +59,6 @@ def tell(submission: Submission, *, dry_run: bool, before: Callable[[], None] | 
         before()
     job = submit(submission)
     print(f"job {job}: {submission.path}")
-    places = " ".join(one.run_dir for one in submission.runs)
+    places = " ".join(quote(str(one.run_dir)) for one in submission.runs)
     print(f"Next: mmtok status {places}")
     return 0

@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from shlex import quote
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,5 +59,5 @@ def run(args: argparse.Namespace) -> int:
     if first:
         # A run that had gone further than it is asked to now has what it had.
         steps = max(config.trainer.max_steps, status(run_dir).step)
-        print(f"done: {steps:,} steps in {run_dir}. Next: mmtok evaluate {run_dir}")
+        print(f"done: {steps:,} steps in {run_dir}. Next: mmtok evaluate {quote(str(run_dir))}")
     return 0

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     width = merge.add_mutually_exclusive_group()
     width.add_argument("--model", metavar="DIR", help="the model that gets it: new rows begin like its own")
     width.add_argument("--hidden", type=int, metavar="N", help="width of a model that is to be trained from scratch")
-    merge.add_argument("--init", choices=("mean", "codebook"), default="mean", help="how rows of codes begin")
+    merge.add_argument("--init", choices=("mean", "codebook"), help="how rows of codes begin (default: mean)")
     merge.add_argument("--seed", type=int, default=0, metavar="N", help="of what is random in the rows (default: 0)")
     merge.add_argument("--overwrite", action="store_true", help="replace a vocabulary that exists")
     check = actions.add_parser("check", help="hold a vocabulary against its files and a model")
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from mmtok.export.vocab import check, merge
+    from mmtok.export.vocab import check, merge, refuse_others
     from mmtok.export.vocab_map import FILE
 
     if args.action == "check":
@@ -49,9 +49,21 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--hidden={args.hidden} must be the width of a model, 1 or more.")
     if args.out.resolve() == Path(args.base).resolve():
         raise ValueError(f"--out={args.out} is the folder of the base itself. Give another.")
+    if args.init and args.model is None and args.hidden is None:
+        raise ValueError(
+            f"--init={args.init} is of rows whose width nothing tells. Give --model DIR or --hidden N too."
+        )
     refuse_existing({Path(FILE): args.out / FILE}, args.overwrite)
+    refuse_others(args.out, args.overwrite)
     vocabulary = merge(
-        args.base, args.files, args.out, model=args.model, hidden=args.hidden, how=args.init, seed=args.seed
+        args.base,
+        args.files,
+        args.out,
+        model=args.model,
+        hidden=args.hidden,
+        how=args.init or "mean",
+        seed=args.seed,
+        overwrite=args.overwrite,
     )
     show(vocabulary)
     print(f"{args.base} + {' + '.join(args.files)} -> {args.out}")

@@ -18,7 +18,7 @@ _DRAFT = re.compile(r"\.([0-9a-f]{12})-(\d+)-(\d+)\.[^.]*\.(partial|replaced)$")
 
 
 @contextmanager
-def replaced(target: Path, marker: str, overwrite: bool) -> Iterator[Path]:
+def replaced(target: Path, marker: str, overwrite: bool, kind: str = "") -> Iterator[Path]:
     """A new folder beside the target, which takes its place when the block ends, and is removed when it raises.
 
     Each call has a draft of its own, so that two at once do not write into one. Drafts of processes that were killed on
@@ -28,6 +28,7 @@ def replaced(target: Path, marker: str, overwrite: bool) -> Iterator[Path]:
         target: the folder; what is above it is made.
         marker: a file that every folder of this kind has, such as "bundle.json"; others are never replaced.
         overwrite: replace one that exists.
+        kind: what people call such a folder; by default as the marker is called.
 
     Raises:
         ValueError: the target is taken.
@@ -35,12 +36,12 @@ def replaced(target: Path, marker: str, overwrite: bool) -> Iterator[Path]:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_dead(target)
-    refuse_taken(target, marker, overwrite)
+    refuse_taken(target, marker, overwrite, kind)
     prefix = f"{target.name}.{_here()}-{os.getpid()}-{max(born(os.getpid()), 0)}."
     draft = Path(tempfile.mkdtemp(prefix=prefix, suffix=".partial", dir=target.parent))
     try:
         yield draft
-        refuse_taken(target, marker, overwrite)  # by another process, meanwhile
+        refuse_taken(target, marker, overwrite, kind)  # by another process, meanwhile
         _open_to_others(draft)
         _publish(draft, target)
     finally:
@@ -68,9 +69,9 @@ def _here() -> str:
     return hashlib.sha256(known.encode()).hexdigest()[:12] if known else "0" * 12
 
 
-def refuse_taken(target: Path, marker: str, overwrite: bool) -> None:
+def refuse_taken(target: Path, marker: str, overwrite: bool, kind: str = "") -> None:
     """Raise a ValueError where a folder must not be replaced."""
-    kind = Path(marker).stem
+    kind = kind or Path(marker).stem
     if not target.exists():
         return
     if not target.is_dir() or (any(target.iterdir()) and not (target / marker).is_file()):

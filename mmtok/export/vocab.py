@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from mmtok.export.drafts import refuse_taken, replaced
 from mmtok.export.embed_init import CODEBOOK, How, ModelTable, Rows, embed_init, write_embed_init
 from mmtok.export.embed_init import FILE as EMBED_INIT
 from mmtok.export.header import DIGITS
@@ -24,6 +24,9 @@ from mmtok.export.vocab_map import FILE as MAP
 from mmtok.export.vocab_map import Vocabulary
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+KIND = "vocabulary"
+OWN = (".json", ".jinja", ".txt", ".model")
+"""Endings of what tokenizers of transformers save."""
 OF_CLASS = (
     "added_tokens_decoder",
     "auto_map",
@@ -50,21 +53,23 @@ def merge(
     hidden: int | None = None,
     how: How = "mean",
     seed: int = 0,
+    overwrite: bool = False,
 ) -> Vocabulary:
-    """Write one vocabulary as a folder: `tokenizer.json`, `tokenizer_config.json`, `vocab_map.json` and, where the
+    """Write one vocabulary as a folder, whole or not at all: `tokenizer.json`, `tokenizer_config.json`, `vocab_map.json` and, where the
     width of a model is known, `embed_init.safetensors`.
 
     Args:
         base: folder of any text tokenizer with a fast class that `AutoTokenizer` loads.
         bundles: folders with a token_spec.json, in the order of their blocks.
-        out: the folder; files in it are replaced.
+        out: the folder.
         model: folder of the model that will use it: its table is at least kept in size, and rows begin like its own.
         hidden: width of a model that does not exist yet.
         how: rows of codes begin at the mean of the others, or have the geometry of the codebook around it.
         seed: of the noise and the projections.
+        overwrite: replace a vocabulary that exists.
 
     Raises:
-        ValueError: a bundle was changed, ids of the base overlap or leave gaps, names exist already, prefixes are the
+        ValueError: the folder is taken, a bundle was changed, ids of the base overlap or leave gaps, names exist already, prefixes are the
             same, or the model has fewer rows than the base has ids; says which.
     """
     tokenizer = load_base(base)
@@ -82,20 +87,30 @@ def merge(
     rows = table.rows if table is not None else 0
     vocabulary = Vocabulary.arrange(text, specs, digits=_digits(backend), rows=rows, base_sha256=sha256)
     _add(backend, vocabulary, names)
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (MAP, EMBED_INIT):  # the map is written last: a folder that was left half written is no vocabulary
-        (folder / name).unlink(missing_ok=True)
-    if known := _known_rows(table, hidden, text):
-        write_embed_init(embed_init(vocabulary, bundles, *known, how=how, seed=seed), folder, vocabulary, how)
-    _save(tokenizer, folder)
-    again = load_base(folder)
-    if before != [again(probe).input_ids for probe in PROBES]:
-        raise ValueError(f"{type(tokenizer).__name__} of {base} gives other ids once it is saved; it cannot be a base.")
-    draft = folder / f"{MAP}.tmp"
-    draft.write_text(vocabulary.to_json(), encoding="utf-8")
-    os.replace(draft, folder / MAP)
+    refuse_others(Path(out), overwrite)
+    with replaced(Path(out), MAP, overwrite, KIND) as folder:
+        if known := _known_rows(table, hidden, text):
+            write_embed_init(embed_init(vocabulary, bundles, *known, how=how, seed=seed), folder, vocabulary, how)
+        _save(tokenizer, folder)
+        again = load_base(folder)
+        if before != [again(probe).input_ids for probe in PROBES]:
+            raise ValueError(
+                f"{type(tokenizer).__name__} of {base} gives other ids once it is saved; it cannot be a base."
+            )
+        (folder / MAP).write_text(vocabulary.to_json(), encoding="utf-8")
     return vocabulary
+
+
+def refuse_others(folder: Path, overwrite: bool) -> None:
+    """Refuse to put a vocabulary where anything else stands, also beside an older one: a model saved there, say.
+
+    Raises:
+        ValueError: names what stands there.
+    """
+    refuse_taken(folder, MAP, overwrite, KIND)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.is_dir() or path.name == "config.json" or (path.suffix not in OWN and path.name != EMBED_INIT):
+            raise ValueError(f"{folder} holds {path.name} beside its {KIND}, which would be lost. Give another folder.")
 
 
 def _known_rows(table: ModelTable | None, hidden: int | None, text: int) -> tuple[Rows, Rows | None] | None:
@@ -153,8 +168,12 @@ def load_base(folder: str | Path) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        said = str(error).strip().splitlines()[0]
-        raise ValueError(f"{folder} holds no text tokenizer that transformers loads: {said}") from error
+        has = (Path(folder) / TOKENIZER).is_file()
+        what = f"its {TOKENIZER} cannot be read ({error})" if has else f"it has no {TOKENIZER}"
+        raise ValueError(
+            f"{folder} holds no text tokenizer that transformers loads: {what}. Give the folder of one, which "
+            "AutoTokenizer loads: hf download MODEL --local-dir DIR."
+        ) from error
     if not tokenizer.is_fast:
         raise ValueError(f"{folder} is a {type(tokenizer).__name__}, which has no fast class, so no {TOKENIZER}.")
     return tokenizer

@@ -62,6 +62,17 @@ def build_exported(config: Mapping[str, Any]) -> Tokenizer:
     return tokenizer
 
 
+def require_whole(tokenizer: Tokenizer, why: str) -> None:
+    """Refuse a tokenizer without one of its halves before anything is begun that needs both.
+
+    Raises:
+        ValueError: says `why`, and which half is lacking.
+    """
+    for half in (tokenizer.networks.encoder, tokenizer.networks.decoder):
+        if isinstance(half, Absent):
+            raise ValueError(f"{why}: it was exported without its {half.lacking}. Use a whole bundle.")
+
+
 def leave_out(tokenizer: Tokenizer, part: str) -> None:
     """Keep only one half, "encoder" or "decoder", and the quantizer, which both need."""
     half, task = PARTS[part]

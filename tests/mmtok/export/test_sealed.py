@@ -105,3 +105,23 @@ def test_json_of_a_file_is_a_mapping_or_an_error_that_names_it(tmp_path):
         (tmp_path / "x.json").write_text(text)
         with pytest.raises(ValueError, match=said):
             read_json(tmp_path / "x.json")
+
+
+def test_a_bundle_is_not_imported(bundle, tmp_path, capsys):
+    assert main(["import", str(bundle), "-o", str(tmp_path / "out")]) == 2
+    assert "is a bundle, which every verb takes as it is; an import of it would lose" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_half_a_bundle_is_not_evaluated_and_leaves_nothing(whole, tmp_path, capsys):
+    for part, lacking in (("encoder", "decoder"), ("decoder", "encoder")):
+        half = write_bundle(mmtok.load(whole), tmp_path / part, part=part)
+        assert main(["evaluate", str(half), "--shards", str(tmp_path)]) == 2
+        assert f"cannot be evaluated: it was exported without its {lacking}. Use a whole" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["decoder", "encoder"]
+
+
+def test_commands_to_give_next_can_be_pasted(whole, tmp_path, capsys):
+    out = tmp_path / "with a space"
+    assert main(["export", str(whole), str(out)]) == 0
+    assert f"mmtok verify '{out}'" in capsys.readouterr().out

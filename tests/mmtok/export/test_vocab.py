@@ -323,3 +323,37 @@ def test_the_verb(tmp_path, bundles, capsys):
     assert main([*words, "--overwrite", "--hidden", "8", "--init", "codebook"]) == 2
     assert "has no codebook.safetensors with level_0 of 256 codes. Give --init mean" in capsys.readouterr().err
     (bundles[0] / "away").rename(bundles[0] / "codebook.safetensors")
+
+
+def test_only_a_vocabulary_is_replaced(tmp_path, bundles, capsys):
+    base, out = write_base("bare", tmp_path / "base"), tmp_path / "out"
+    words = ["vocab", "merge", "--base", str(base), *map(str, bundles), "-o", str(out), "--overwrite"]
+    out.mkdir()
+    (out / "thesis.tex").write_text("years")
+    assert main(words) == 2
+    assert f"{out} exists and is no vocabulary. Give another folder" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+    (out / "thesis.tex").unlink()
+    assert main(words) == 0  # an empty folder is nobody's
+    for name in ("model.safetensors", "config.json"):
+        (out / name).write_text("trained for days")  # as save_pretrained leaves a model beside its tokenizer
+        assert main(words) == 2
+        assert f"{out} holds {name} beside its vocabulary, which would be lost" in capsys.readouterr().err
+        (out / name).unlink()
+    assert main(words) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "out"]
+
+
+def test_what_would_do_nothing_or_is_no_tokenizer_is_refused(tmp_path, bundles, capsys):
+    base = write_base("bare", tmp_path / "base")
+    words = ["vocab", "merge", str(bundles[0]), "-o", str(tmp_path / "out")]
+    assert main([*words, "--base", str(base), "--init", "mean"]) == 2
+    assert "--init=mean is of rows whose width nothing tells. Give --model DIR or --hidden N" in capsys.readouterr().err
+    assert main([*words, "--base", str(bundles[0])]) == 2
+    said = capsys.readouterr().err
+    assert "loads: it has no tokenizer.json. Give the folder of one, which AutoTokenizer loads: hf download" in said
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "tokenizer.json").write_text("{")
+    assert main([*words, "--base", str(tmp_path / "torn")]) == 2
+    assert "loads: its tokenizer.json cannot be read (Expecting property name" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
