@@ -32,8 +32,9 @@ class Context(NamedTuple):
     """(H, W) with H * W = T, for quantizers that see two dimensions."""
     levels: Tensor | None = None
     """(B,) int64, levels to keep of each item: drawn by the trainer for the whole global batch, or chosen at encode."""
-    seed: int | None = None
-    """For quantizers that add noise; None means none."""
+    seed: Tensor | None = None
+    """(B,) int64, of the noise of each item, for quantizers that add some; None means none. Drawn by the trainer for
+    the whole global batch. Callers may give an int, which stands for as many seeds."""
     valid: Tensor | None = None
     """() float32, valid latents a rank, which losses divide by; None where there is no mask. Filled in by the base."""
 
@@ -80,11 +81,16 @@ class Quantizer(nn.Module):
     """Whether that gradient is the rotation trick's, so that levels of it can be turned as one."""
     has_first: bool = False
     """Whether there is a first of several levels, whose values come apart from the others (`Quantized.first`)."""
+    noisy: bool = False
+    """Whether the hint `seed` changes anything."""
     pointwise: bool = True
     """Whether a position's codes depend on its own latent alone, so that a picture may come in tiles."""
 
     def forward(self, z: Tensor, mask: Tensor | None = None, **hints: Any) -> Quantized:
         """Latents (B, T, D), mask (B, T) -> values, ids, losses, stats. Hints: `grid`, `levels`, `seed`."""
+        if isinstance(hints.get("seed"), int):
+            # Apart in the upper half: parts of a nested quantizer count in the lower one.
+            hints["seed"] = (torch.arange(len(z), device=z.device) << 32) + hints["seed"]
         # Nearest codes and integer digits are wrong in half precision, whatever the encoder runs in.
         with _full_precision(z.device.type):
             if mask is None:

@@ -27,8 +27,8 @@ def gumbel(keys: Tensor, size: int) -> Tensor:
     """Keys (N,) int32 -> standard Gumbel draws (N, size) float32."""
     codes = _mixed(torch.arange(size, dtype=torch.int32, device=keys.device) + size)
     bits = _mixed(keys[:, None] ^ codes)
-    # 24 bits, and the middle of each step: neither 0 nor 1, of which the logarithms are infinite.
-    uniform = ((bits >> 8) & 0xFFFFFF).float().add_(0.5).mul_(2.0**-24)
+    # 23 bits, and the middle of each step, which float32 holds: neither 0 nor 1, of which the logarithms are infinite.
+    uniform = ((bits >> 9) & 0x7FFFFF).float().add_(0.5).mul_(2.0**-23)
     return uniform.log_().neg_().log_().neg_()
 
 

@@ -52,7 +52,7 @@ class Product(Nested):
         self.codebook_sizes = built[0].codebook_sizes * config.groups
         self.depth = built[0].depth  # dropped in every group alike
         self.straight_through = built[0].straight_through
-        self.learns = built[0].learns
+        self.learns, self.noisy = built[0].learns, built[0].noisy
 
     def quantize(self, z: Tensor, context: Context) -> Quantized:
         values, ids = [], []

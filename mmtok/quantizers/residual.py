@@ -66,7 +66,7 @@ class Residual(Nested):
         self.codebook_sizes = built[0].codebook_sizes * config.depth
         self.depth = config.depth
         self.straight_through, self.rotates = built[0].straight_through, built[0].rotates
-        self.learns = built[0].learns
+        self.learns, self.noisy = built[0].learns, built[0].noisy
 
     def quantize(self, z: Tensor, context: Context) -> Quantized:
         passes = self.settings.residual_grad == "pass"

@@ -62,6 +62,7 @@ class Split(Nested):
         self.codebook_sizes = semantic.codebook_sizes + acoustic.codebook_sizes
         self.depth = 1 + acoustic.depth
         self.learns = semantic.learns or acoustic.learns
+        self.noisy = semantic.noisy or acoustic.noisy
         dim = config.inner_dim or config.dim
         # Without a bias: a part that is dropped, and so is zero, adds nothing.
         self.project_in = nn.ModuleList(nn.Linear(config.dim, dim, bias=False) for _ in range(2))

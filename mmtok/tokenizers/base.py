@@ -139,7 +139,7 @@ class Tokenizer(nn.Module):
         lengths: Tensor | None = None,
         *,
         levels: Tensor | None = None,
-        seed: int | None = None,
+        seed: Tensor | int | None = None,
     ) -> Reconstruction:
         """One pass of training or validation.
 

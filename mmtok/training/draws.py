@@ -44,6 +44,15 @@ def draw_levels(
     return None if drawn is None else drawn[rank::world][part]
 
 
+def draw_seeds(
+    quantizer: Quantizer, seed: int, step: int, batch_size: int, *, rank: int, world: int, part: slice
+) -> Tensor | None:
+    """Seeds (B,) of the quantizer's noise in this rank's items, or None where it adds none. Arguments as above."""
+    if not quantizer.noisy:
+        return None
+    return torch.randint(2**62, (batch_size,), generator=generator(seed, 3, step))[rank::world][part]
+
+
 def draw_seed(seed: int, step: int, micro: int, rank: int) -> int:
-    """Seed of dropout and of a quantizer's noise in one batch of one rank."""
+    """Seed of dropout in one batch of one rank."""
     return mixed(seed, 2, step, micro, rank) % 2**31

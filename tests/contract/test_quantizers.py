@@ -40,6 +40,8 @@ BLOCKS: dict[str, dict[str, Any]] = {name: {"name": name} for name in quantizer_
     },
     "residual-ibq": {"name": "residual", "inner": {"name": "ibq", "codebook_size": 32}, "depth": 2},
     "vq-entropy": {"name": "vq", "codebook_size": 32, "entropy_weight": 0.1, "entropy_temperature": 0.5},
+    "gumbel-soft": {"name": "gumbel", "codebook_size": 32, "straight": False, "anneal_updates": 2},
+    "residual-gumbel": {"name": "residual", "inner": {"name": "gumbel", "codebook_size": 32}, "depth": 2},
     "rq-pass": {"name": "rq", "depth": 3, "residual_grad": "pass", "codebook_size": 32},
     "residual-fsq": {"name": "residual", "inner": "fsq", "depth": 3, "shrink": 0.25},
     "bsq-groups": {"name": "bsq", "bits": 7, "group_size": 3, "temperature": 0.5, "commitment_weight": 0.1},
@@ -57,6 +59,7 @@ MOVES = {
     "commitment": (True, False),
     "codebook": (False, True),
     "index": (True, True),
+    "kl": (True, False),
     "sample_entropy": (True, True),
     "codebook_entropy": (True, True),
 }

@@ -28,6 +28,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "simvq-entropy": {"name": "simvq", "codebook_size": 32, **ENTROPY},
     "rq-entropy": {"name": "rq", "depth": 2, **KEEPS, **ENTROPY},
     "bsq-groups": {"name": "bsq", "bits": 7, "group_size": 3, "temperature": 0.5, "entropy_weight": 0.5},
+    "gumbel-soft": {"name": "gumbel", "codebook_size": 32, "straight": False, "anneal_updates": 2, "kl_weight": 0.1},
     "rq-shared": {"name": "rq", "shared": True, "depth": 3, **KEEPS},
     "pq-shared": {"name": "pq", "shared": True, **KEEPS},
     "rq-dropout": {"name": "rq", "depth": 3, "dropout": 1.0, **KEEPS},
@@ -55,15 +56,16 @@ def run(block: dict[str, Any], rank: int, world: int, masked: bool) -> dict[str,
         target = torch.randn(BATCH, POSITIONS, DIM, generator=draws)
         mask = torch.arange(POSITIONS) < torch.randint(1, POSITIONS, (BATCH, 1), generator=draws) if masked else None
         levels = quantizer.draw_levels(BATCH, draws)
+        seeds = torch.randint(2**62, (BATCH,), generator=draws)
         mine = slice(rank, None, world)
-        part = [None if whole is None else whole[mine] for whole in (z, target, mask, levels)]
+        part = [None if whole is None else whole[mine] for whole in (z, target, mask, levels, seeds)]
         steps.append(_step(quantizer, world, *part))
     return {"steps": steps, "state": quantizer.state_dict()}
 
 
-def _step(quantizer: Quantizer, world: int, z: Any, target: Any, mask: Any, levels: Any) -> dict[str, Any]:
+def _step(quantizer: Quantizer, world: int, z: Any, target: Any, mask: Any, levels: Any, seeds: Any) -> dict[str, Any]:
     z = z.clone().requires_grad_()
-    out = quantizer(z, mask, levels=levels)
+    out = quantizer(z, mask, levels=levels, seed=seeds)
     # Scaled so that the mean over ranks, which DDP takes, is the sum over the whole batch.
     objective = (out.values * target).sum() * world + sum(out.losses.values())
     parameters = dict(quantizer.named_parameters())

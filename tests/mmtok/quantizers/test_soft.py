@@ -103,3 +103,9 @@ def test_noise_depends_on_seed_position_and_code_alone():
     alone = gumbel(row_keys(torch.tensor([2**40 + 5]), 4), 33)
     assert torch.equal(whole[1, :4], alone)
     assert not torch.equal(whole[0], whole[1])
+
+
+def test_noise_is_finite_at_both_ends(monkeypatch):
+    for bits in (0, -1):
+        monkeypatch.setattr("mmtok.quantizers.noise._mixed", lambda x, bits=bits: torch.full_like(x, bits))
+        assert torch.isfinite(gumbel(torch.zeros(1, dtype=torch.int32), 1)).all()
