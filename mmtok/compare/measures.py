@@ -27,41 +27,6 @@ from mmtok.schema import ConfigError, parse, suggest
 from mmtok.tokenizers.base import evaluating
 
 
-class Axis(NamedTuple):
-    """How a figure is read."""
-
-    higher: bool | None
-    """Whether more is better; None where neither is."""
-    what: str
-
-
-AXES: dict[str, Axis] = {
-    "psnr": Axis(True, "dB, mean over pictures"),
-    "ssim": Axis(True, "structural similarity"),
-    "LPIPS-alex": Axis(False, "perceptual distance"),
-    "FD-EffLite0": Axis(False, "Frechet distance of EfficientNet-Lite0 features; no FID"),
-    "si_sdr": Axis(True, "dB"),
-    "mel": Axis(False, "mel distance"),
-    "pesq": Axis(True, "MOS-LQO"),
-    "stoi": Axis(True, "short-time objective intelligibility"),
-    "quantization_gap": Axis(False, "dB that not rounding would add"),
-    "bits_per_sample": Axis(None, "log2 of the codebooks' sizes over an item's tokens"),
-    "tokens_per_sample": Axis(None, "codes of all levels of an item"),
-    "prior_bits_per_sample": Axis(False, "what is left of them under the small autoregressive model"),
-    "prior_flops_per_sample": Axis(False, "of that model, to generate one item"),
-    "unigram_bits_per_sample": Axis(False, "by how often each code occurs"),
-    "linear_accuracy": Axis(True, "of a linear model on values"),
-    "transformer_accuracy": Axis(True, "of a small transformer on ids"),
-    "active": Axis(True, "share of codes that occur, least of the levels"),
-    "active_of_expected": Axis(True, "the same over what uniform use would touch"),
-    "perplexity_norm": Axis(True, "perplexity over codebook size, least of the levels"),
-    "step_seconds": Axis(False, "median of an update"),
-    "peak_gib": Axis(False, "memory of the training process"),
-    "parameters": Axis(None, "of the tokenizer"),
-}
-"""Figure -> how it is read."""
-
-
 @dataclass(frozen=True)
 class ReconstructionConfig:
     """What `reconstruction` is asked."""

@@ -8,23 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mmtok.compare.axes import GROUPS, axis_of, columns_of
 from mmtok.compare.cells import MEASURES as FOLDER
 from mmtok.compare.files import write_atomically
 from mmtok.compare.jobs import LOG, last_words
-from mmtok.compare.measures import AXES
 from mmtok.compare.plan import Comparison
 from mmtok.compare.statistics import Mean, mean_of, ranks
 
 RESULTS, TABLES = "results.json", "results.md"
-GROUPS = {
-    "Distortion": ("psnr", "ssim", "LPIPS-alex", "FD-EffLite0", "si_sdr", "mel", "pesq", "stoi", "quantization_gap"),
-    "Rate": ("tokens_per_sample", "bits_per_sample", "unigram_bits_per_sample"),
-    "Generability": ("prior_bits_per_sample", "prior_flops_per_sample"),
-    "Understanding": ("linear_accuracy", "transformer_accuracy", "raw_linear_accuracy", "raw_transformer_accuracy"),
-    "Usage": ("active", "active_of_expected", "perplexity_norm"),
-    "Cost": ("step_seconds", "peak_gib", "parameters", "encode_seconds_per_sample"),
-}
-"""Table -> its columns, where a cell has them."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +41,7 @@ class Results:
     def to_dict(self) -> dict[str, Any]:
         """As `results.json` holds it."""
         return {
-            "axes": {name: axis._asdict() for name, axis in AXES.items()},
+            "axes": {name: axis._asdict() for name in self.means if (axis := axis_of(name))},
             "confidence": "95 % intervals of the mean by Student's t; places by Welch's interval of each difference, "
             "not corrected for the number of comparisons",
             "rows": list(self.rows),
@@ -82,9 +73,9 @@ def gather(comparison: Comparison) -> Results:
             figures.setdefault(figure, {}).setdefault(row["arm"], []).append(value)
     means = {figure: {arm: mean_of(values) for arm, values in arms.items()} for figure, arms in figures.items()}
     places = {
-        figure: ranks(arms, bool(AXES[figure].higher))
+        figure: ranks(arms, axis.higher)
         for figure, arms in figures.items()
-        if figure in AXES and AXES[figure].higher is not None
+        if (axis := axis_of(figure)) and axis.higher is not None
     }
     codecs = comparison.folder / "codecs.json"
     found = json.loads(codecs.read_text())["rows"] if codecs.is_file() else []
@@ -123,8 +114,8 @@ def write(comparison: Comparison, results: Results) -> Path:
 def tables(results: Results) -> str:
     """Markdown, one table a group of figures; what the intervals do not separate shares its places."""
     parts = []
-    for title, names in GROUPS.items():
-        columns = [name for name in names if name in results.means]
+    for title in GROUPS:
+        columns = columns_of(title, results.means)
         if columns:
             parts.append(f"**{title}**\n\n{_table(results, columns)}")
     if results.codecs:
@@ -142,8 +133,8 @@ def _table(results: Results, columns: Iterable[str]) -> str:
 
 
 def _arrow(name: str) -> str:
-    higher = AXES[name].higher if name in AXES else None
-    return {True: "↑", False: "↓", None: ""}[higher]
+    axis = axis_of(name)
+    return {True: "↑", False: "↓", None: ""}[axis.higher if axis else None]
 
 
 def _cell(results: Results, figure: str, arm: str) -> str:
@@ -158,7 +149,7 @@ def _cell(results: Results, figure: str, arm: str) -> str:
 
 def _codecs(rows: Iterable[Mapping[str, Any]]) -> str:
     rows = list(rows)
-    names = list(dict.fromkeys(name for row in rows for name in row["metrics"] if name in AXES))
+    names = list(dict.fromkeys(name for row in rows for name in row["metrics"] if axis_of(name)))
     head = ["codec", "rate", *names]
     body = [
         [

@@ -1,0 +1,63 @@
+"""What each figure is, which way is better, and the table it stands in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+
+class Axis(NamedTuple):
+    """How a figure is read."""
+
+    higher: bool | None
+    """Whether more is better; None where neither is."""
+    what: str
+
+
+AXES: dict[str, Axis] = {
+    "psnr": Axis(True, "dB, mean over pictures"),
+    "ssim": Axis(True, "structural similarity"),
+    "LPIPS-*": Axis(False, "perceptual distance"),
+    "FD-*": Axis(False, "Frechet distance of the features of that name; no FID"),
+    "KID-*": Axis(False, "kernel distance of the same features"),
+    "si_sdr": Axis(True, "dB"),
+    "mel": Axis(False, "mel distance"),
+    "pesq": Axis(True, "MOS-LQO"),
+    "stoi": Axis(True, "short-time objective intelligibility"),
+    "quantization_gap": Axis(False, "dB that not rounding would add"),
+    "bits_per_sample": Axis(None, "log2 of the codebooks' sizes over an item's tokens"),
+    "tokens_per_sample": Axis(None, "codes of all levels of an item"),
+    "prior_bits_per_sample": Axis(False, "what is left of them under the small autoregressive model"),
+    "prior_flops_per_sample": Axis(False, "of that model, to generate one item"),
+    "unigram_bits_per_sample": Axis(False, "by how often each code occurs"),
+    "linear_accuracy": Axis(True, "of a linear model on values"),
+    "transformer_accuracy": Axis(True, "of a small transformer on ids"),
+    "active": Axis(True, "share of codes that occur, least of the levels"),
+    "active_of_expected": Axis(True, "the same over what uniform use would touch"),
+    "perplexity_norm": Axis(True, "perplexity over codebook size, least of the levels"),
+    "step_seconds": Axis(False, "median of an update"),
+    "peak_gib": Axis(False, "memory of the training process"),
+    "parameters": Axis(None, "of the tokenizer"),
+}
+"""Figure, or a pattern of several -> how it is read."""
+GROUPS = {
+    "Distortion": ("psnr", "ssim", "LPIPS-*", "FD-*", "si_sdr", "mel", "pesq", "stoi", "quantization_gap"),
+    "Rate": ("tokens_per_sample", "bits_per_sample", "unigram_bits_per_sample"),
+    "Generability": ("prior_bits_per_sample", "prior_flops_per_sample"),
+    "Understanding": ("linear_accuracy", "transformer_accuracy", "raw_linear_accuracy", "raw_transformer_accuracy"),
+    "Usage": ("active", "active_of_expected", "perplexity_norm"),
+    "Cost": ("step_seconds", "peak_gib", "parameters", "encode_seconds_per_sample"),
+}
+"""Table -> its columns, where a cell has them."""
+
+
+def axis_of(figure: str) -> Axis | None:
+    """How a figure is read; None where nothing is said of it."""
+    return next((axis for pattern, axis in AXES.items() if fnmatchcase(figure, pattern)), None)
+
+
+def columns_of(group: str, figures: Iterable[str]) -> list[str]:
+    """The figures of a table, in its order."""
+    names = list(figures)
+    return [name for pattern in GROUPS[group] for name in names if fnmatchcase(name, pattern) and "_std" not in name]
