@@ -12,13 +12,17 @@ help: ## list the targets
 setup: .venv/installed ## make .venv with the pinned packages and mmtok itself
 
 .venv/installed: requirements.lock pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "mmtok needs Python 3.11 or newer: set PYTHON=..."; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mmtok needs Python 3.11 or newer: set PYTHON=..."; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(MAKE) --no-print-directory $(BIN)/uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@
+
+# What `lock` needs, too, which must not need the packages of an older lock.
+$(BIN)/uv:
+	@command -v $(PYTHON) >/dev/null || { echo "mmtok needs Python 3.11 or newer: set PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mmtok needs Python 3.11 or newer: set PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
 demo: setup ## real pictures to a trained, measured image tokenizer: about 10 minutes on 2 cores
 	$(BIN)/python examples/demo.py
@@ -50,7 +54,7 @@ gpu: setup ## what needs a CUDA device: 25 minutes at most a call, resumable; PI
 speech: setup ## PESQ and DNSMOS, which evaluation reports as absent otherwise; needs a C compiler
 	$(BIN)/uv pip install --python $(BIN)/python -e '.[speech]'
 
-lock: ## pin the newest versions that pyproject.toml allows
+lock: $(BIN)/uv ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile pyproject.toml --extra all --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header --no-annotate --quiet -o requirements.lock
 
