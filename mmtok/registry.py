@@ -120,8 +120,8 @@ def load_plugins(modules: Iterable[str]) -> None:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise
             raise ConfigError(
-                f"plugins: no module '{name}' on the Python path. Install it as a package, set PYTHONPATH, or, for a run, start from "
-                "its folder."
+                f"plugins: no module '{name}' on the Python path. Install it as a package, set PYTHONPATH, or, "
+                "for a run, start from its folder."
             ) from error
         except Exception as error:
             raise ConfigError(

@@ -55,8 +55,10 @@ def merge(
     seed: int = 0,
     overwrite: bool = False,
 ) -> Vocabulary:
-    """Write one vocabulary as a folder, whole or not at all: `tokenizer.json`, `tokenizer_config.json`, `vocab_map.json` and, where the
-    width of a model is known, `embed_init.safetensors`.
+    """Write one vocabulary as a folder, whole or not at all.
+
+    In it are `tokenizer.json`, `tokenizer_config.json`, `vocab_map.json` and, where the width of a model is known,
+    `embed_init.safetensors`.
 
     Args:
         base: folder of any text tokenizer with a fast class that `AutoTokenizer` loads.
@@ -69,8 +71,8 @@ def merge(
         overwrite: replace a vocabulary that exists.
 
     Raises:
-        ValueError: the folder is taken, a bundle was changed, ids of the base overlap or leave gaps, names exist already, prefixes are the
-            same, or the model has fewer rows than the base has ids; says which.
+        ValueError: the folder is taken, a bundle was changed, ids of the base overlap or leave gaps, names exist
+            already, prefixes are the same, or the model has fewer rows than the base has ids; says which.
     """
     tokenizer = load_base(base)
     backend = tokenizer.backend_tokenizer

@@ -83,6 +83,9 @@ def test_plugins_are_imported_and_a_missing_one_is_named(tmp_path, monkeypatch):
         load_plugins(["my_plugin_two"])
     with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
         load_plugins(["broken_plugin"])
+    (tmp_path / "absent_plugin.py").write_text("import absent\n")
+    with pytest.raises(ModuleNotFoundError, match="'absent'"):  # the plugin is there, and what it needs is not
+        load_plugins(["absent_plugin"])
     (tmp_path / "raising_plugin.py").write_text("1 / 0\n")
     with pytest.raises(ConfigError, match="'raising_plugin' raised ZeroDivisionError: division by zero"):
         load_plugins(["raising_plugin"])
