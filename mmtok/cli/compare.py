@@ -10,11 +10,14 @@ r"""Compare tokenizers on one recipe: train or gather runs, measure all alike, t
 The same command goes on where it was stopped, does a cell that failed again, and adds what is new. Figures:
 DIR/results.json and results.md. "(1-3)" behind a figure are the places an arm may have: 95 % intervals of the
 differences say no more.
+
+  mmtok compare --study survey --data cifar=data/cifar/train --data digits=data/fsdd/train -o compare/survey --jobs 2
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +42,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--with", dest="standing", action="append", default=[], metavar="NAME=PATH",
         help="a tokenizer that stands: a run, bundle, import, or package.module:function; several of a name are seeds",
     )  # fmt: skip
-    parser.add_argument("--seeds", type=int, default=1, help="runs of each arm (default 1, which ranks nothing)")
+    parser.add_argument(
+        "--study", metavar="NAME|FILE", help="one of configs/study: several comparisons with their questions"
+    )
+    parser.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="NAME=SHARDS",
+        help="of a study: the shard set that it calls NAME",
+    )
+    parser.add_argument(
+        "--seeds", type=int, help="runs of each arm (default 1, which ranks nothing; a study's its own)"
+    )
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="folder of the comparison")
     parser.add_argument(
         "--measures", default="reconstruction,prior,probe,cost", metavar="A,B", help="which (default: %(default)s)"
@@ -73,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
         results = gather(comparison)
         print(f"{tables(results)}\n\nwrote {write(comparison, results)}")
         return 0
+    if args.study:
+        return study(args)
     comparison = planned(args)
     if args.dry_run and not args.slurm:
         print("\n".join(str(place) for place, _ in comparison.cells))
@@ -103,9 +120,41 @@ def planned(args: argparse.Namespace) -> Comparison:
     layers, settings = split_arguments([word for word in args.layers if not word.startswith(CLUSTER)])
     arms = arms_over(args.over) if args.over else ()
     return Comparison.make(
-        args.out.absolute(), layers, settings, arms, [arm_with(text) for text in args.standing], seeds=args.seeds,
-        measures=[name.strip() for name in args.measures.split(",") if name.strip()], options=asked(args.ask),
-    )  # fmt: skip
+        args.out.absolute(),
+        layers,
+        settings,
+        arms,
+        [arm_with(text) for text in args.standing],
+        seeds=1 if args.seeds is None else args.seeds,
+        measures=[name.strip() for name in args.measures.split(",") if name.strip()],
+        options=asked(args.ask),
+    )
+
+
+def study(args: argparse.Namespace) -> int:
+    """Do a study, part by part, and tell of each as soon as it stands."""
+    from mmtok.compare.jobs import run_cells
+    from mmtok.compare.results import gather, tables, write
+    from mmtok.compare.study import Study
+
+    if args.out is None or args.over or args.standing:
+        raise ConfigError("--study names its own arms, and wants a folder: --study survey --data NAME=SHARDS -o DIR.")
+    data = dict(word.partition("=")[::2] for word in args.data)
+    found = Study.read(args.study)
+    parts, left = found.comparisons(args.out.absolute(), data, args.layers, args.seeds)
+    for line in left:
+        print(f"mmtok: note: {line}", file=sys.stderr)
+    if args.dry_run:
+        print("\n".join(str(place) for _, comparison in parts for place, _ in comparison.cells))
+        return 0
+    failed = 0
+    for part, comparison in parts:
+        print(f"# {part.name}: {part.asks}")
+        comparison.save()
+        failed += len(run_cells(comparison.todo(), args.jobs))
+        results = gather(comparison)
+        print(f"{tables(results)}\n\nwrote {write(comparison, results)}\n", flush=True)
+    return 1 if failed else 0
 
 
 def asked(words: list[str]) -> dict[str, object]:

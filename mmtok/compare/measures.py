@@ -1,4 +1,4 @@
-"""What is measured of a cell, by name: reconstruction, prior, probe, cost. One function a measure, one JSON file each.
+"""What is measured of a cell, by name: reconstruction, prior, probe, cost, levels, bits; one JSON file each.
 
 Every figure is a number under `figures`, by a name with its measure before a slash left out where no other has it.
 `AXES` says what each is and which way is better.
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from mmtok.compare.levels import BitsConfig, LevelsConfig, bits, levels
 from mmtok.compare.prior import PriorConfig, measure_prior
 from mmtok.compare.subject import EXAMPLES, Subject
 from mmtok.compare.tokens import Tokens, labels_by
@@ -207,6 +208,8 @@ MEASURES: dict[str, Measure] = {
     "prior": Measure(prior, PriorAsked),
     "probe": Measure(probe, ProbeConfig),
     "cost": Measure(cost, CostConfig),
+    "levels": Measure(levels, LevelsConfig),
+    "bits": Measure(bits, BitsConfig),
 }
 """A plugin adds its own."""
 

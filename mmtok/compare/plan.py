@@ -11,10 +11,12 @@ from typing import Any
 from mmtok.compare.arms import Arm
 from mmtok.compare.cells import CELL, Cell, missing
 from mmtok.compare.files import write_atomically
-from mmtok.compare.measures import MEASURES, options_of
+from mmtok.compare.measures import options_of
 from mmtok.schema import ConfigError
 
 PLAN = "compare.json"
+DEFAULT = ("reconstruction", "prior", "probe", "cost")
+"""Measures of every kind of tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Comparison:
         standing: Sequence[Arm] = (),
         *,
         seeds: int = 1,
-        measures: Sequence[str] = tuple(MEASURES),
+        measures: Sequence[str] = DEFAULT,
         options: Mapping[str, Any] | None = None,
     ) -> Comparison:
         """Resolve every cell; nothing is written.

@@ -1,0 +1,103 @@
+"""A study: several comparisons with the questions they answer, in one YAML file of configs/study.
+
+Each part is what one `mmtok compare` would do, in a folder of its own below the study's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmtok.compare.arms import arms_over
+from mmtok.compare.plan import Comparison
+from mmtok.resources import layer_path
+from mmtok.schema import ConfigError, parse
+
+
+@dataclass(frozen=True)
+class Part:
+    """One comparison of a study."""
+
+    name: str
+    """Of its folder."""
+    asks: str
+    """The question, for the report."""
+    data: str
+    """Name of the shard set it is about, given as `--data NAME=SHARDS`."""
+    recipe: tuple[str, ...]
+    """Layers."""
+    over: tuple[str, ...]
+    """As `--over`; each alone, one after the other, not their combinations."""
+    settings: tuple[str, ...] = ()
+    """`key=value` for every arm."""
+    measures: tuple[str, ...] = ("reconstruction", "prior", "probe", "cost")
+    """What is measured."""
+    ask: dict[str, Any] = field(default_factory=dict)
+    """What measures are asked, by `measure.field`."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a file of configs/study holds."""
+
+    title: str
+    """Of the report."""
+    seeds: int
+    """Runs of each arm."""
+    parts: tuple[Part, ...]
+    """In the order in which they are done."""
+
+    @classmethod
+    def read(cls, name: str) -> Study:
+        """A study by its name or its file.
+
+        Raises:
+            ConfigError: there is none, or it holds a mistake.
+        """
+        path = layer_path(name if name.endswith((".yaml", ".yml")) else f"study/{name}")
+        try:
+            plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path} is no YAML: {error}") from error
+        if not isinstance(plain, Mapping):
+            raise ConfigError(f"{path} is no study: it has no title, seeds and parts.")
+        return parse(cls, plain, str(path))
+
+    def comparisons(
+        self, folder: Path, data: Mapping[str, str], settings: Sequence[str] = (), seeds: int | None = None
+    ) -> tuple[list[tuple[Part, Comparison]], list[str]]:
+        """(part, comparison) of the parts whose data are given, and a line for each other one.
+
+        Args:
+            folder: of the study.
+            data: shard sets by their names in the study.
+            settings: `key=value` for every part.
+            seeds: instead of the study's.
+
+        Raises:
+            ConfigError: data that no part is about, or a mistake in a part.
+        """
+        if unknown := set(data) - {part.data for part in self.parts}:
+            known = ", ".join(sorted({part.data for part in self.parts}))
+            raise ConfigError(f"--data {min(unknown)}=...: the study has no such set. Known: {known}.")
+        found, left = [], []
+        for part in self.parts:
+            if part.data not in data:
+                left.append(f"{part.name} is left out: it wants --data {part.data}=SHARDS")
+                continue
+            arms = dict.fromkeys(arm for over in part.over for arm in arms_over([over]))
+            words = [f"data.shards={data[part.data]}", *part.settings, *settings]
+            found.append(
+                (
+                    part,
+                    Comparison.make(
+                        folder / part.name, part.recipe, words, tuple(arms), seeds=seeds or self.seeds,
+                        measures=part.measures, options=part.ask,
+                    ),
+                )
+            )  # fmt: skip
+        return found, left
