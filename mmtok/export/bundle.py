@@ -28,7 +28,7 @@ from mmtok.export.sources import HUB, flatten
 from mmtok.export.token_spec import FILE as TOKEN_SPEC
 from mmtok.export.token_spec import TokenSpec
 from mmtok.networks.weight_norm import fold_weight_norm
-from mmtok.quantizers.base import quantizers
+from mmtok.quantizers.base import Quantizer, quantizers
 from mmtok.registry import load_plugins
 from mmtok.resources import resource_root
 from mmtok.schema import to_plain
@@ -73,6 +73,8 @@ def write_bundle(
         OSError: it cannot be written; nothing is left of it.
     """
     target, made = Path(path), published(provenance or Provenance())
+    if not all(part.pointwise for part in tokenizer.quantizer.modules() if isinstance(part, Quantizer)):
+        raise ValueError("its codes are of several scales, which a bundle does not hold. Use a quantizer of one grid.")
     if not tokenizer.quantizer.codebook_sizes:
         raise ValueError(
             f"quantizer.name={quantizers.name_of(tokenizer.quantizer.config)} gives no codes, and a bundle is for them."

@@ -7,7 +7,7 @@ q.update(out.stats)         # after the optimiser's step: EMA, restarts, initial
 ```
 """
 
-from mmtok.quantizers import bsq, fsq, gumbel, ibq, lfq, none, product, residual, simvq, split, vq  # noqa: F401, registers
+from mmtok.quantizers import bsq, fsq, gumbel, ibq, lfq, multiscale, none, product, residual, simvq, split, vq  # noqa: F401, registers
 from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig, quantizers, register_quantizer
 
 build_quantizer = quantizers.build

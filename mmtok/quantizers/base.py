@@ -88,11 +88,14 @@ class Quantizer(nn.Module):
 
     def forward(self, z: Tensor, mask: Tensor | None = None, **hints: Any) -> Quantized:
         """Latents (B, T, D), mask (B, T) -> values, ids, losses, stats. Hints: `grid`, `levels`, `seed`."""
+        if mask is not None and not self.pointwise:
+            name = quantizers.name_of(self.config)
+            raise ValueError(f"'{name}' codes whole grids, so it takes no mask. Encode signals of one size together.")
         if isinstance(hints.get("seed"), int):
             # Apart in the upper half: parts of a nested quantizer count in the lower one.
             hints["seed"] = (torch.arange(len(z), device=z.device) << 32) + hints["seed"]
         # Nearest codes and integer digits are wrong in half precision, whatever the encoder runs in.
-        with _full_precision(z.device.type):
+        with full_precision(z.device.type):
             if mask is None:
                 return self.quantize(z.float(), Context(**hints))
             if hints.get("valid") is None:
@@ -109,8 +112,12 @@ class Quantizer(nn.Module):
 
     def decode(self, ids: Tensor, **hints: Any) -> Tensor:
         """ids (B, L, T), -1 where there is none -> values (B, T, D), equal to what `forward` gave."""
-        with _full_precision(ids.device.type):
+        with full_precision(ids.device.type):
             return self.dequantize(ids, Context(**hints)).where(ids[:, 0, :, None] >= 0, 0.0)
+
+    def scales(self, grid: tuple[int, int] | None) -> tuple[tuple[int, int], ...] | None:
+        """Grids whose ids stand one after the other in T, of latents on `grid`; None where ids are on `grid` itself."""
+        return None
 
     def relax(self, z: Tensor) -> Tensor:
         """What z (B, T, D) would become if nothing were rounded: the values but for the choice of codes.
@@ -174,7 +181,8 @@ class Quantizer(nn.Module):
         return per_rank(mask.sum((-2, -1)).float(), together=self.training and torch.is_grad_enabled())
 
 
-def _full_precision(device: str) -> AbstractContextManager[Any]:
+def full_precision(device: str) -> AbstractContextManager[Any]:
+    """No autocast inside."""
     # A program that is exported has no autocast around it, and could not hold this.
     return nullcontext() if exporting() else torch.autocast(device, enabled=False)
 

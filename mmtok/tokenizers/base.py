@@ -174,10 +174,11 @@ class Tokenizer(nn.Module):
         levels = self.kept_levels(x.shape[0], budget)
         ids = self.quantizer.encode(latents.z, latents.mask, grid=latents.grid, levels=levels)
         batch, positions = latents.z.shape[:2]
-        full = torch.full((batch,), positions, device=ids.device)
+        scales = self.quantizer.scales(latents.grid)
+        full = torch.full((batch,), ids.shape[2] if scales else positions, device=ids.device)
         lengths_out = full if latents.mask is None else latents.mask.sum(1)
         extras = {} if latents.gain is None else {"gain": latents.gain}
-        return Codes(ids, lengths_out, latents.source_size, grid=latents.grid, extras=extras)
+        return Codes(ids, lengths_out, latents.source_size, grid=latents.grid, scales=scales, extras=extras)
 
     def kept_levels(self, count: int, budget: int | None) -> Tensor | None:
         """The hint `levels` (count,) that a budget means to the quantizer; None where none is given.

@@ -17,6 +17,8 @@ from mmtok.quantizers.base import quantizers
 from mmtok.schema import to_plain
 
 DIM = 16
+GRID = (4, 5)
+"""Of the latents: 20 positions. Most quantizers do not look at it."""
 BLOCKS: dict[str, dict[str, Any]] = {name: {"name": name} for name in quantizer_names()} | {
     "vq-gradient": {"name": "vq", "learn": "gradient", "codebook_size": 32},
     "vq-low-l2": {"name": "vq", "code_dim": 4, "l2": True, "codebook_size": 32, "init": "kmeans", "restart": 0.1},
@@ -47,12 +49,32 @@ BLOCKS: dict[str, dict[str, Any]] = {name: {"name": name} for name in quantizer_
     "bsq-groups": {"name": "bsq", "bits": 7, "group_size": 3, "temperature": 0.5, "commitment_weight": 0.1},
     "residual-lfq": {"name": "residual", "inner": {"name": "lfq", "bits": 6}, "depth": 2, "shared": True},
     "product-rq": {"name": "product", "inner": {"name": "rq", "depth": 2, "codebook_size": 16}, "groups": 2},
+    "multiscale-gradient": {
+        "name": "multiscale",
+        "codebook_size": 32,
+        "learn": "gradient",
+        "scales": [1, 2, 4],
+        "mends": 1,
+        "entropy_weight": 0.1,
+        "entropy_temperature": 0.5,
+    },
+    "multiscale-rotate": {
+        "name": "multiscale",
+        "codebook_size": 32,
+        "scales": [1, 3],
+        "mends": 0,
+        "gradient": "rotate",
+        "restart": 0.1,
+    },
     "split-small": {"name": "split", "acoustic": {"name": "rq", "depth": 2}, "inner_dim": 4, "bypass": 0.5},
     "split-fsq": {"name": "split", "semantic": "fsq", "acoustic": {"name": "vq", "codebook_size": 32}},
     "residual-pq": {"name": "residual", "inner": {"name": "pq", "codebook_size": 16}, "depth": 2},
 }
 CODED = [name for name in BLOCKS if name != "none"]
 """`none` has no codes, so what is said of decoding does not hold of it: it refuses instead."""
+
+POINTWISE = [name for name in BLOCKS if name != "multiscale" and not name.startswith("multiscale-")]
+"""A quantizer that sees whole grids refuses masks, and positions of another number."""
 
 # What a loss term moves: (latents, codebook). A term that moves something else is the swapped beta (image.md trap 1).
 MOVES = {
@@ -83,17 +105,18 @@ def mask() -> torch.Tensor:
 @pytest.mark.parametrize("name", CODED)
 def test_decoding_the_ids_gives_the_forward_values(name, latents):  # image.md trap 16
     quantizer = build(name).eval()
-    out = quantizer(latents)
-    torch.testing.assert_close(quantizer.decode(out.ids), out.values, rtol=0, atol=1e-6)
+    out = quantizer(latents, grid=GRID)
+    torch.testing.assert_close(quantizer.decode(out.ids, grid=GRID), out.values, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_encode_gives_the_forward_ids_in_their_range(name, latents):
     quantizer = build(name).eval()
-    ids = quantizer(latents).ids
-    assert torch.equal(quantizer.encode(latents), ids)
+    ids = quantizer(latents, grid=GRID).ids
+    assert torch.equal(quantizer.encode(latents, grid=GRID), ids)
     assert ids.dtype == torch.int64
-    assert ids.shape == (3, len(quantizer.codebook_sizes), 20)
+    scales = quantizer.scales(GRID) or (GRID,)
+    assert ids.shape == (3, len(quantizer.codebook_sizes), sum(height * width for height, width in scales))
     sizes = torch.tensor(quantizer.codebook_sizes, dtype=torch.int64)[None, :, None]
     assert ((ids >= 0) & (ids < sizes)).all()
 
@@ -109,7 +132,7 @@ def test_relaxed_latents_are_the_values_but_for_the_rounding(name, latents):
 
 def test_a_fine_grid_rounds_nothing_away(latents):
     quantizer = build_quantizer("fsq", dim=DIM, levels=[501] * 2).eval()
-    torch.testing.assert_close(quantizer(latents).values, quantizer.relax(latents), rtol=0, atol=5e-3)
+    torch.testing.assert_close(quantizer(latents, grid=GRID).values, quantizer.relax(latents), rtol=0, atol=5e-3)
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -117,7 +140,7 @@ def test_straight_through_gradient_is_the_identity_where_claimed(name, latents):
     quantizer = build(name)
     latents.requires_grad_()
     target = torch.randn_like(latents)
-    (gradient,) = torch.autograd.grad((quantizer(latents).values * target).sum(), latents)
+    (gradient,) = torch.autograd.grad((quantizer(latents, grid=GRID).values * target).sum(), latents)
     assert torch.isfinite(gradient).all()
     assert gradient.abs().max() > 0
     if quantizer.straight_through:
@@ -126,7 +149,7 @@ def test_straight_through_gradient_is_the_identity_where_claimed(name, latents):
 
 def test_the_plain_quantizers_claim_the_identity():
     assert {name for name in quantizer_names() if build(name).straight_through} == {
-        "none", "vq", "rq", "pq", "residual", "product", "simvq",
+        "none", "vq", "rq", "pq", "residual", "product", "simvq", "multiscale",
     }  # fmt: skip
 
 
@@ -135,7 +158,7 @@ def test_each_loss_term_moves_what_it_claims_and_nothing_else(name, latents):
     quantizer = build(name)
     latents.requires_grad_()
     codebooks = [value for key, value in quantizer.named_parameters() if key.endswith("codebook")]
-    for term, value in quantizer(latents).losses.items():
+    for term, value in quantizer(latents, grid=GRID).losses.items():
         assert value.ndim == 0
         assert torch.isfinite(value)
         found = torch.autograd.grad(value, [latents, *codebooks], retain_graph=True, allow_unused=True)
@@ -147,14 +170,14 @@ def test_each_loss_term_moves_what_it_claims_and_nothing_else(name, latents):
 @pytest.mark.parametrize("name", BLOCKS)
 def test_bfloat16_autocast_changes_no_id(name, latents):  # image.md traps 11, 14
     quantizer = build(name).eval()
-    want = quantizer(latents)
+    want = quantizer(latents, grid=GRID)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = quantizer(latents)
+        out = quantizer(latents, grid=GRID)
     assert torch.equal(out.ids, want.ids)
     assert out.values.dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", POINTWISE)
 def test_padding_changes_nothing_whatever_it_holds(name, latents, mask):
     quantizer, other = build(name), build(name)
     with_nan = latents.where(mask[..., None], torch.nan).requires_grad_()
@@ -172,7 +195,7 @@ def test_padding_changes_nothing_whatever_it_holds(name, latents, mask):
     torch.testing.assert_close(quantizer.state_dict(), other.state_dict())
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", POINTWISE)
 def test_counts_are_the_histogram_of_the_ids(name, latents, mask):
     quantizer = build(name)
     out = quantizer(latents, mask)
@@ -183,12 +206,20 @@ def test_counts_are_the_histogram_of_the_ids(name, latents, mask):
         assert torch.equal(count.long(), torch.bincount(ids[ids >= 0], minlength=size))
 
 
+@pytest.mark.parametrize("name", [name for name in BLOCKS if name not in POINTWISE])
+def test_whole_grids_refuse_masks(name, latents, mask):
+    quantizer = build(name)
+    assert not quantizer.pointwise
+    with pytest.raises(ValueError, match="takes no mask"):
+        quantizer(latents, mask, grid=GRID)
+
+
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_forward_changes_no_state_and_an_update_no_graph(name, latents):
     quantizer = build(name)
     before = {key: value.clone() for key, value in quantizer.state_dict().items()}
-    out = quantizer(latents.requires_grad_())
-    again = quantizer(latents)
+    out = quantizer(latents.requires_grad_(), grid=GRID)
+    again = quantizer(latents, grid=GRID)
     assert torch.equal(out.ids, again.ids)
     torch.testing.assert_close(quantizer.state_dict(), before, rtol=0, atol=0)
     quantizer.update(out.stats)
@@ -198,10 +229,10 @@ def test_a_forward_changes_no_state_and_an_update_no_graph(name, latents):
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_batch_of_one_and_an_empty_batch(name, latents):
     quantizer = build(name)
-    one = quantizer(latents[:1])
-    assert torch.equal(one.ids, quantizer(latents).ids[:1])
-    for empty in (latents[:0], latents[:, :0]):
-        out = quantizer(empty)
+    one = quantizer(latents[:1], grid=GRID)
+    assert torch.equal(one.ids, quantizer(latents, grid=GRID).ids[:1])
+    for empty in (latents[:0], latents[:, :0]) if quantizer.pointwise else (latents[:0],):
+        out = quantizer(empty, grid=GRID)
         assert out.values.shape == empty.shape
         assert out.ids.shape[0] == empty.shape[0]
         assert all(torch.isfinite(term) for term in out.losses.values())
@@ -213,10 +244,10 @@ def test_a_batch_of_one_and_an_empty_batch(name, latents):
 def test_the_state_dict_restores_a_trained_quantizer_bit_by_bit(name, latents):
     quantizer, other = build(name), build_quantizer(BLOCKS[name], dim=DIM)
     for _ in range(2):
-        quantizer.update(quantizer(latents).stats)
+        quantizer.update(quantizer(latents, grid=GRID).stats)
     other.load_state_dict(quantizer.state_dict())
     for _ in range(2):
-        out, want = other(latents), quantizer(latents)
+        out, want = other(latents, grid=GRID), quantizer(latents, grid=GRID)
         torch.testing.assert_close(
             (out.ids, out.values, out.stats), (want.ids, want.values, want.stats), rtol=0, atol=0
         )
@@ -228,15 +259,15 @@ def test_the_state_dict_restores_a_trained_quantizer_bit_by_bit(name, latents):
 @pytest.mark.parametrize("name", BLOCKS)
 def test_built_on_meta_and_loaded_it_is_the_same(name, latents):  # platform.md 9
     quantizer = build(name)
-    quantizer.update(quantizer(latents).stats)
+    quantizer.update(quantizer(latents, grid=GRID).stats)
     with torch.device("meta"):
         empty = build_quantizer(BLOCKS[name], dim=DIM)
     empty.load_state_dict(quantizer.state_dict(), assign=True)
-    out, want = empty.eval()(latents), quantizer.eval()(latents)
+    out, want = empty.eval()(latents, grid=GRID), quantizer.eval()(latents, grid=GRID)
     assert torch.equal(out.ids, want.ids)
     assert torch.equal(out.values, want.values)
     if name != "none":
-        assert torch.equal(empty.decode(out.ids), want.values)
+        assert torch.equal(empty.decode(out.ids, grid=GRID), want.values)
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -244,7 +275,7 @@ def test_the_whole_forward_compiles_to_one_graph(name, latents):
     quantizer = build(name)
     compiled = torch.compile(quantizer, backend="aot_eager", fullgraph=True, dynamic=False)
     try:
-        out, want = compiled(latents.requires_grad_()), quantizer(latents)
+        out, want = compiled(latents.requires_grad_(), grid=GRID), quantizer(latents, grid=GRID)
         assert torch.equal(out.ids, want.ids)
         torch.testing.assert_close(out.values, want.values)
         (out.values.sum() + sum(out.losses.values())).backward()
