@@ -19,7 +19,21 @@ def resource_root(kind: str) -> Path:
 def recipe_names() -> tuple[str, ...]:
     """Every layer that ships with mmtok, as it is named on the command line ("image/vqvae", "hardware/ddp")."""
     root = resource_root("configs")
-    return tuple(sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml")))
+    names = sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+    return tuple(name for name in names if not name.startswith("study/"))  # several recipes each
+
+
+def study_path(name: str) -> Path:
+    """The file of a study of several comparisons: a shipped name, or a path to a YAML file.
+
+    Raises:
+        ConfigError: there is none; names the nearest.
+    """
+    folder = resource_root("configs") / "study"
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"there is no study '{name}'.{suggest(name, [one.stem for one in folder.glob('*.yaml')])}")
+    return path
 
 
 def layer_path(name: str) -> Path:

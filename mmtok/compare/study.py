@@ -14,7 +14,7 @@ import yaml
 
 from mmtok.compare.arms import arms_over
 from mmtok.compare.plan import Comparison
-from mmtok.resources import layer_path
+from mmtok.resources import study_path
 from mmtok.schema import ConfigError, parse
 
 
@@ -58,7 +58,7 @@ class Study:
         Raises:
             ConfigError: there is none, or it holds a mistake.
         """
-        path = layer_path(name if name.endswith((".yaml", ".yml")) else f"study/{name}")
+        path = study_path(name)
         try:
             plain = yaml.safe_load(path.read_text(encoding="utf-8"))
         except yaml.YAMLError as error:

@@ -31,7 +31,7 @@ def test_the_parts_of_sounds_are_planned_too(sound_shards, tmp_path):
 def test_mistakes_in_a_study_are_named(tmp_path):
     with pytest.raises(ConfigError, match=r"no such set\. Known: cifar, digits, fashion"):
         Study.read("survey").comparisons(tmp_path, {"cifr": "x"})
-    with pytest.raises(ConfigError, match="no recipe 'study/surveys'"):
+    with pytest.raises(ConfigError, match=r"no study 'surveys'\. Did you mean survey"):
         Study.read("surveys")
     broken = tmp_path / "broken.yaml"
     broken.write_text("title: x\nseeds: 1\nparts: [{name: a, askz: b}]\n")
@@ -47,7 +47,7 @@ def test_a_study_is_done_part_by_part(shards, tmp_path, capsys):
     own = [word for word in SMALL if not word.startswith("quantizer.")]
     file.write_text(
         "title: own\nseeds: 1\nparts:\n"
-        "- {name: levels, asks: What does each level add?, data: cats, recipe: [image/demo, logger/quiet],\n"
+        "- {name: levels, asks: "What does each level add?", data: cats, recipe: [image/demo, logger/quiet],\n"
         f"   settings: [{', '.join(own)}], over: ['quantizer.depth=2'], measures: [levels, bits]}}\n"
     )
     words = ["compare", "--study", str(file), "--data", f"cats={shards}/train", "-o", str(tmp_path / "out")]
