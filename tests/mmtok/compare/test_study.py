@@ -47,7 +47,7 @@ def test_a_study_is_done_part_by_part(shards, tmp_path, capsys):
     own = [word for word in SMALL if not word.startswith("quantizer.")]
     file.write_text(
         "title: own\nseeds: 1\nparts:\n"
-        "- {name: levels, asks: "What does each level add?", data: cats, recipe: [image/demo, logger/quiet],\n"
+        "- {name: levels, asks: 'What does each level add?', data: cats, recipe: [image/demo, logger/quiet],\n"
         f"   settings: [{', '.join(own)}], over: ['quantizer.depth=2'], measures: [levels, bits]}}\n"
     )
     words = ["compare", "--study", str(file), "--data", f"cats={shards}/train", "-o", str(tmp_path / "out")]
