@@ -104,6 +104,15 @@ def test_weights_from_transformers_give_the_same_latents_codes_and_sound(name):
         assert y.shape[2] == 20 * 320 - 8
 
 
+def test_what_is_written_as_dac_fits_the_slot_of_processors():
+    # downstream.md 3.3: `audio_tokenizer` of a processor takes a few classes by name, and remote code is none of them.
+    from transformers.processing_utils import MODALITY_TO_BASE_CLASS_MAPPING
+
+    from mmtok.export.formats import WRITTEN
+
+    assert WRITTEN["hf-dac"].MODEL in MODALITY_TO_BASE_CLASS_MAPPING["audio_tokenizer"]
+
+
 @pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()
 def test_weights_to_transformers_give_the_same_latents_codes_and_sound(name):

@@ -189,7 +189,7 @@ def test_specials_that_no_file_of_the_base_has_are_counted(tmp_path, bundles):
     assert tokenizer.pad_token_id == in_file
 
 
-def test_above_the_limit_codes_have_ids_and_no_names(tmp_path):
+def test_above_the_limit_codes_have_ids_and_no_names(tmp_path):  # downstream.md 3.2, tokenizers#1635: they load slowly
     base = write_base("bare", tmp_path / "base")
     spec = replace(AUDIO, codebook_sizes=(100_001,))
     (tmp_path / "bundle").mkdir()

@@ -58,6 +58,7 @@ def test_what_dac_loses_at_odd_strides_is_silence():
 # audio.md trap 28: what pads a batch must not reach the items.
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_padded_batch_gives_what_each_item_gives_alone(kind):
+    # downstream.md 3.2, transformers#43377: Mimi gave other codes in a batch than alone.
     tokenizer = build(kind)
     lengths = torch.tensor([61, 7, 60, 1, 33, 60])
     x = noise(6, 1, 61)
