@@ -27,6 +27,7 @@ VERBS: dict[str, str] = {
     "tokenize": "turn shards into shards of codes",
     "pack": "lay codes and texts out as ids of a vocabulary, for a data loader",
     "compare": "train, measure and rank quantizers and tokenizers over seeds",
+    "report": "write one HTML page of runs or comparisons",
     "wandb-sync": "upload what W&B has written offline, in order",
     "doctor": "say what this machine has, and what each recipe still lacks",
 }

@@ -75,7 +75,7 @@ def sound_sheet(
         x = margin
         for clip, size, peak in zip(batch, widths, loudest, strict=True):
             sheet.paste(_wave(clip, size), (x, y))
-            sheet.paste(_coloured(spectrogram(clip, rate), peak).resize((size, HEIGHT)), (x, y + WAVE + 2))
+            sheet.paste(coloured(spectrogram(clip, rate), peak).resize((size, HEIGHT)), (x, y + WAVE + 2))
             x += size + _GAP
     x = margin
     for size, caption in zip(widths, captions, strict=False):
@@ -84,7 +84,8 @@ def sound_sheet(
     return sheet
 
 
-def _coloured(decibels: Tensor, peak: float) -> Image:
+def coloured(decibels: Tensor, peak: float) -> Image:
+    """dB of bands (bands, frames), low ones first, as colours; `peak` is the brightest."""
     from PIL import Image
 
     level = ((decibels.flip(0) - peak) / RANGE + 1).clamp(0, 1).numpy() * (len(_COLOURS) - 1)

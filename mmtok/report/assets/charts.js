@@ -1,0 +1,210 @@
+/* Charts: figures against rates, curves of logs, shares of codes. Drawn again when colours or choices change. */
+(() => {
+  "use strict";
+  const SYMBOLS = ["circle", "rect", "triangle", "diamond", "roundRect"];
+  const paint = (index) => report.colour(`c${index % 10}`);
+  const hidden = {}; // section -> names of series that are switched off
+  const charts = [];
+  const element = (id) => document.getElementById(id);
+
+  /** A chart in an element; `build` gives its options, or null for nothing to draw. */
+  function chart(id, section, build, zooms = false) {
+    const place = element(id);
+    if (!place) return;
+    const drawn = echarts.init(place, null, { renderer: "svg" });
+    const draw = () => {
+      drawn.clear();
+      drawn.setOption({ ...base(zooms), ...build(hidden[section] ?? new Set()) });
+      if (zooms) drawn.dispatchAction({ type: "takeGlobalCursor", key: "dataZoomSelect", dataZoomSelectActive: true });
+    };
+    charts.push({ section, draw });
+    new ResizeObserver(() => drawn.resize()).observe(place);
+    draw();
+    return draw;
+  }
+
+  function base(zooms) {
+    return {
+      animation: false,
+      textStyle: { fontFamily: getComputedStyle(document.body).fontFamily, color: report.colour("muted") },
+      grid: { left: 6, right: 18, top: 34, bottom: 26, containLabel: true },
+      // Off the edge: dragging zooms at once, without the tool's own buttons.
+      ...(zooms ? { toolbox: { right: -200, feature: { dataZoom: { brushStyle: { color: report.veiled("accent", 0.12) } } } } } : {}),
+    };
+  }
+
+  function axis(kind, name, more = {}) {
+    const rule = { lineStyle: { color: report.colour("rule") } };
+    return {
+      type: kind, name, scale: true, nameTextStyle: { color: report.colour("muted"), fontSize: 12 },
+      axisLine: { show: true, ...rule }, axisTick: { show: false }, splitLine: { ...rule, show: more.nameLocation !== "middle" },
+      axisLabel: { color: report.colour("muted"), fontSize: 11.5, hideOverlap: true, formatter: report.number },
+      minorTick: { show: false }, ...more,
+    };
+  }
+  const below = { nameLocation: "middle", nameGap: 26 };
+  const beside = { nameLocation: "end", nameTextStyle: { align: "left", padding: [0, 0, 4, -30] } };
+
+  function tooltip(trigger, formatter) {
+    return {
+      trigger, confine: true, formatter, backgroundColor: report.colour("surface"), borderColor: report.colour("rule"),
+      textStyle: { color: report.colour("ink"), fontSize: 12.5 }, padding: [6, 10], axisPointer: { lineStyle: { color: report.colour("muted") } },
+    };
+  }
+  const dot = (colour) => `<span style="display:inline-block;width:.65em;height:.65em;border-radius:50%;margin-right:.45em;background:${colour}"></span>`;
+
+  // Figures against bits and tokens.
+  const buys = report.data.tradeoff;
+  function against(rates) {
+    return (off) => {
+      const figure = element("tradeoff-figure").value;
+      const points = buys.points.filter((point) => point.figures[figure] && !off.has(point.name));
+      const rate = rates.find((name) => points.some((point) => point.figures[name]));
+      if (!rate) return { title: { text: "No rate was measured with this figure.", left: "center", top: "middle", textStyle: { fontSize: 13, fontWeight: 400, color: report.colour("muted") } } };
+      const rated = points.filter((point) => point.figures[rate]);
+      const free = points.filter((point) => !rates.some((name) => point.figures[name]));
+      const values = rated.map((point) => point.figures[rate][0]);
+      const [low, high] = [Math.min(...values), Math.max(...values)];
+      const wide = high > 8 * low;
+      const spread = high - low || high;
+      const series = rated.flatMap((point) => scattered(point, point.figures[rate], point.figures[figure]));
+      const inside = (x) => x >= low - 0.6 * spread && x <= high + 0.6 * spread;
+      for (const codec of buys.codecs) {
+        const line = codec.points.filter((point) => point[rate] !== undefined && point[figure] !== undefined && inside(point[rate]));
+        if (line.length) series.push(dashed(codec.name, line.map((point) => [point[rate], point[figure]])));
+      }
+      if (free.length) series[0].markLine = ceilings(free, figure);
+      const better = buys.higher[figure] ? "↑ better" : "↓ better";
+      const bounds = wide ? {} : { min: round(low - 0.3 * spread), max: round(high + 0.42 * spread) };
+      const heights = points.flatMap((point) => {
+        const [mean, half] = point.figures[figure];
+        return [mean - (half ?? 0), mean + (half ?? 0)];
+      });
+      return {
+        xAxis: axis(wide ? "log" : "value", buys.titles[rate], { ...below, ...bounds, splitNumber: 4 }),
+        yAxis: axis("value", `${buys.titles[figure]}  ${better}`, { ...beside, ...padded(heights) }),
+        series,
+        tooltip: tooltip("item", (at) => at.seriesName && `${dot(at.color)}<b>${report.escape(at.seriesName)}</b><br>${report.escape(buys.titles[figure])} ${report.number(at.value[1])}${at.value[2] ? ` ± ${report.number(at.value[2])}` : ""}<br>${report.escape(buys.titles[rate])} ${report.number(at.value[0])}`),
+      };
+    };
+  }
+  const round = (value) => Number(value.toPrecision(3));
+  function padded(values) {
+    const [low, high] = [Math.min(...values), Math.max(...values)];
+    const room = 0.12 * (high - low) || Math.abs(high) * 0.1 || 1;
+    const digits = Math.max(0, 2 - Math.floor(Math.log10(high - low + room)));
+    return { min: Number((low - room).toFixed(Math.min(digits, 8))), max: Number((high + room).toFixed(Math.min(digits, 8))) };
+  }
+
+  function scattered(point, [x], [y, half]) {
+    const colour = paint(point.colour);
+    const found = [{
+      name: point.name, type: "scatter", symbol: SYMBOLS[point.colour % SYMBOLS.length], symbolSize: 11, color: colour, z: 3,
+      data: [[x, y, half]],
+      label: { show: true, position: "right", distance: 8, formatter: point.name, color: report.colour("ink"), fontSize: 12, overflow: "truncate", width: 130 },
+      labelLayout: { moveOverlap: "shiftY" },
+    }];
+    if (half) {
+      found.push({ name: point.name, type: "line", symbol: "rect", symbolSize: [9, 1.5], color: colour, silent: true, tooltip: { show: false }, lineStyle: { width: 1.5, opacity: 0.75 }, data: [[x, y - half], [x, y + half]] });
+    }
+    return found;
+  }
+  function dashed(name, data) {
+    const colour = report.colour("muted");
+    return {
+      name, type: "line", data, color: colour, symbol: "emptyCircle", symbolSize: 5, lineStyle: { type: [4, 4], width: 1.2 },
+      endLabel: { show: true, formatter: name, color: colour, fontSize: 11 },
+    };
+  }
+  const ceilings = (free, figure) => ({
+    silent: true, symbol: "none", lineStyle: { type: [5, 4], color: report.colour("muted"), width: 1 },
+    label: { position: "insideStartTop", color: report.colour("muted"), fontSize: 11, formatter: (at) => at.name },
+    data: free.map((point) => ({ name: point.name, yAxis: point.figures[figure][0] })),
+  });
+  if (buys) {
+    chart("tradeoff-bits", "tradeoff", against(buys.axes[0]));
+    chart("tradeoff-tokens", "tradeoff", against(buys.axes[1]));
+    element("tradeoff-figure").addEventListener("change", () => redraw("tradeoff"));
+  }
+
+  // Curves of logs.
+  function curve(id, section, first) {
+    const choice = element(`${id}-column`);
+    const log = element(`${id}-log`);
+    if (!choice) return;
+    if (first) choice.value = first;
+    const draw = chart(id, section, (off) => {
+      const runs = report.data[section].runs.filter((run) => run.columns[choice.value] && !off.has(run.series));
+      const logarithmic = log?.checked;
+      const series = runs.map((run) => {
+        const [steps, values] = run.columns[choice.value];
+        const data = steps.map((step, i) => [step, values[i]]).filter(([, value]) => !logarithmic || value > 0);
+        return { name: run.name, type: "line", data, color: paint(run.colour), showSymbol: data.length < 3, symbolSize: 5, lineStyle: { width: 1.7, opacity: 0.9 }, emphasis: { disabled: true } };
+      });
+      return {
+        xAxis: axis("value", "updates", { ...below, min: "dataMin", max: "dataMax" }),
+        yAxis: axis(logarithmic ? "log" : "value", "", {}),
+        grid: { left: 6, right: 18, top: 12, bottom: 26, containLabel: true },
+        series,
+        tooltip: tooltip("axis", (at) => listed(at)),
+      };
+    }, true);
+    choice.addEventListener("change", draw);
+    log?.addEventListener("change", draw);
+    element(`${id}-reset`)?.addEventListener("click", draw);
+  }
+  function listed(at) {
+    const shown = at.slice(0, 14).map((one) => `${dot(one.color)}${report.escape(one.seriesName)} <b>${report.number(one.value[1])}</b>`);
+    const left = at.length > shown.length ? [`and ${at.length - shown.length} more`] : [];
+    return [`<span style="opacity:.7">update ${Number(at[0].value[0]).toLocaleString("en")}</span>`, ...shown, ...left].join("<br>");
+  }
+  if (report.data.curves) {
+    const [left, right] = report.data.curves.first;
+    curve("curves-left", "curves", left);
+    curve("curves-right", "curves", right ?? left);
+  }
+
+  // Use of codes.
+  const used = report.data.usage;
+  if (used) {
+    const level = element("usage-level");
+    chart("usage-shares", "usage", (off) => {
+      const drawn = used.shares.filter((one) => !off.has(one.name) && one.levels[Number(level?.value ?? 0)]);
+      const series = drawn.map((one) => ({
+        name: one.name, type: "line", step: "start", symbol: "none", color: paint(one.colour), lineStyle: { width: 1.7 },
+        data: one.levels[Number(level?.value ?? 0)], emphasis: { disabled: true },
+      }));
+      if (series.length) {
+        series[0].markLine = {
+          silent: true, symbol: "none", lineStyle: { type: [5, 4], color: report.colour("muted"), width: 1 },
+          label: { formatter: "even share", position: "insideEndTop", color: report.colour("muted"), fontSize: 11 }, data: [{ yAxis: 1 }],
+        };
+      }
+      return {
+        xAxis: axis("value", "percent of the codebook", { ...below, min: 0, max: 100, scale: false }),
+        yAxis: axis("log", "", {}),
+        grid: { left: 6, right: 18, top: 12, bottom: 26, containLabel: true },
+        series,
+        tooltip: tooltip("axis", (at) => [`<span style="opacity:.7">${report.number(at[0].value[0])} % of the codes</span>`, ...at.map((one) => `${dot(one.color)}${report.escape(one.seriesName)} <b>${report.number(one.value[1])}</b> × an even share`)].join("<br>")),
+      };
+    });
+    level?.addEventListener("change", () => redraw("usage"));
+    curve("usage-history", "usage", used.first[0]);
+  }
+
+  function redraw(section) {
+    charts.forEach((one) => (section === undefined || one.section === section) && one.draw());
+  }
+  report.onTheme(() => redraw());
+  for (const group of document.querySelectorAll("[data-legend]")) {
+    const off = (hidden[group.dataset.legend] = new Set());
+    for (const key of group.querySelectorAll("button")) {
+      key.addEventListener("click", () => {
+        const name = key.dataset.series;
+        if (!off.delete(name)) off.add(name);
+        key.setAttribute("aria-pressed", String(!off.has(name)));
+        redraw(group.dataset.legend);
+      });
+    }
+  }
+})();

@@ -1,0 +1,89 @@
+"""Figures in tables: means with intervals and places of comparisons, evaluations of runs, codecs."""
+
+from __future__ import annotations
+
+from mmtok.compare.axes import GROUPS, axis_of, columns_of
+from mmtok.report.html import Content, tag
+from mmtok.report.numbers import title, titled
+from mmtok.report.sources import Comparison
+from mmtok.report.story import Section, Story
+from mmtok.report.tables import Cell, Column, interval, table, value
+
+RUN_FIGURES = (
+    "psnr", "ssim", "LPIPS-alex", "LPIPS-vgg", "FD-EffLite0", "KID-EffLite0", "si_sdr", "mel", "stft", "pesq", "stoi",
+    "dnsmos", "high_frequency_ratio", "quantization_gap", "bits_per_pixel", "tokens_per_image", "bits_per_second",
+    "tokens_per_second",
+)  # fmt: skip
+"""Of an evaluation, in this order where it has them."""
+
+
+def results(story: Story) -> Section | None:
+    """A table a group of figures."""
+    parts: list[Content] = []
+    for one in story.comparisons:
+        before = f"{one.name}: " if len(story.comparisons) > 1 else ""
+        parts += _groups(one, story, before)
+        parts += _codecs(one, before)
+        if missing := one.results["missing"]:
+            parts.append(tag("div", tag("h3", f"{before}Missing"), tag("ul", [tag("li", line) for line in missing])))
+    if evaluated := [run for run in story.alone if run.metrics]:
+        names = [name for name in RUN_FIGURES if any(name in run.metrics for run in evaluated)]
+        columns = [
+            Column("run", numeric=False),
+            *(Column(titled(name), title(name), _higher(name)) for name in names),
+        ]
+        rows = [
+            [Cell(story.named(run.series), run.name, run.name), *(value(run.metrics.get(name)) for name in names)]
+            for run in evaluated
+        ]
+        parts.append(table("Evaluation", columns, rows))
+    lead = (
+        "Means over seeds ± half a 95 % interval. The number behind is the places an arm may have: where intervals of "
+        "the differences do not separate two arms, they share places." if story.comparisons else ""
+    )  # fmt: skip
+    return Section("tables", "Figures", lead, tag("div", parts)) if parts else None
+
+
+def _groups(comparison: Comparison, story: Story, before: str) -> list[Content]:
+    summary, found = comparison.summary, []
+    for group in GROUPS:
+        shown = columns_of(group, summary)
+        if not shown:
+            continue
+        columns = [Column(titled(name), _what(name), _higher(name)) for name in shown]
+        rows = []
+        for arm in comparison.arms:
+            series = comparison.prefix + arm
+            row = [Cell(story.named(series), arm, arm)]
+            for name in shown:
+                one = summary[name].get(arm)
+                place = tuple(one["place"]) if one and one["place"] else None
+                ranked = sum(1 for other in summary[name].values() if other["place"])
+                row.append(Cell("–") if one is None else interval(one["mean"], one["half"], place, ranked))
+            rows.append(row)
+        found.append(table(before + group, [Column("arm", numeric=False), *columns], rows))
+    return found
+
+
+def _codecs(comparison: Comparison, before: str) -> list[Content]:
+    rows = comparison.results.get("codecs", [])
+    if not rows:
+        return []
+    names = list(dict.fromkeys(name for row in rows for name in row["metrics"] if axis_of(name)))
+    columns = [Column("codec", numeric=False), Column(f"rate ({rows[0]['unit']})")]
+    columns += [Column(titled(name), _what(name), _higher(name)) for name in names]
+    body = [
+        [Cell(row["codec"], row["codec"]), value(row["rate"]), *(value(row["metrics"].get(name)) for name in names)]
+        for row in rows
+    ]
+    return [table(f"{before}Codecs at these rates", columns, body)]
+
+
+def _what(name: str) -> str:
+    axis = axis_of(name)
+    return axis.what if axis else ""
+
+
+def _higher(name: str) -> bool | None:
+    axis = axis_of(name)
+    return axis.higher if axis else None
