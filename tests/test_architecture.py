@@ -126,10 +126,10 @@ from mmtok.quantizers.usage import UsageWindow
 for name in quantizer_names():
     quantizer = build_quantizer(name, dim=8)
     z = torch.randn(2, 5, 8)
-    out = quantizer(z)
+    out = quantizer(z, grid=(1, 5))
     quantizer.update(out.stats)
     if quantizer.codebook_sizes:
-        assert quantizer.decode(quantizer.encode(z)).shape == z.shape
+        assert quantizer.decode(quantizer.encode(z, grid=(1, 5)), grid=(1, 5)).shape == z.shape
         window = UsageWindow()
         window.add(out.stats)
         window.read()

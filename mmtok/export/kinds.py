@@ -120,7 +120,7 @@ CODEC = Kind(
     _codec,
     frozenset(
         {
-            *(f"quantizer.{name}" for name in (*_TRAINING, "dropout", "residual_grad")),
+            *(f"quantizer.{name}" for name in (*_TRAINING, "dropout", "residual_grad", "train_beam")),
             # Attention has no place in the classes that are written: `core` says so.
             *(f"tokenizer.encoder.{name}" for name in ("norm", "attention_heads", "attention_window")),
             *(f"tokenizer.encoder.{name}" for name in ("core_bias", "core_scale")),

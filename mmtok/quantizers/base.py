@@ -35,6 +35,8 @@ class Context(NamedTuple):
     seed: Tensor | None = None
     """(B,) int64, of the noise of each item, for quantizers that add some; None means none. Drawn by the trainer for
     the whole global batch. Callers may give an int, which stands for as many seeds."""
+    chosen: Tensor | None = None
+    """(B, T) int64, codes to take instead of the nearest, where a search over levels has chosen; of tables of codes."""
     valid: Tensor | None = None
     """() float32, valid latents a rank, which losses divide by; None where there is no mask. Filled in by the base."""
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from mmtok.quantizers.base import Context, register_quantizer
 from mmtok.quantizers.lookup import Lookup, LookupConfig
-from mmtok.quantizers.search import nearest
 from mmtok.quantizers.soft import hard_values
 
 
@@ -53,9 +52,9 @@ class IBQ(Lookup):
     def _codes(self) -> Tensor:
         return self._normalise(self.codebook)
 
-    def _nearest(self, x: Tensor) -> Tensor:
-        x, codes = self._compared(x)
-        return nearest(x, codes, bias=codes.new_zeros(len(codes)))
+    def _compared(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        x, codes, _ = super()._compared(x)
+        return x, codes, codes.new_zeros(len(codes))  # by products alone
 
     def _two_best(self, x: Tensor, codes: Tensor) -> Tensor:
         if len(codes) == 1:

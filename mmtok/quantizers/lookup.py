@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig
 from mmtok.quantizers.entropy import negated_entropy, weights
 from mmtok.quantizers.estimators import Gradient, estimate
-from mmtok.quantizers.search import chunk_rows, nearest
+from mmtok.quantizers.search import chunk_rows, nearest, nearest_few
 from mmtok.quantizers.soft import entropies
 
 
@@ -67,7 +67,7 @@ class Lookup(Quantizer):
     def quantize(self, z: Tensor, context: Context) -> Quantized:
         x = self._normalise(self.project_in(z))
         flat = x.detach().flatten(0, 1)
-        ids = self._nearest(flat)
+        ids = nearest(*self._compared(flat)) if context.chosen is None else context.chosen.flatten()
         codes = self._embed(ids).view_as(x)
         # Not of what is carried: after the estimator's step these would be zero (image.md trap 1).
         distance = (x - codes.detach()).square().mean(-1)
@@ -90,8 +90,15 @@ class Lookup(Quantizer):
         return self._codes().detach().float()
 
     @torch.no_grad()
+    def candidates(self, z: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Rows z (N, dim) -> ids (N, n) of their nearest codes, the best first, and the values (N, n, dim) of these."""
+        x, codes, bias = self._compared(self._normalise(self.project_in(z)))
+        ids = nearest_few(x, codes, count, bias)
+        return ids, self.project_out(self._embed(ids))
+
+    @torch.no_grad()
     def margins(self, z: Tensor) -> Tensor:
-        x, codes = self._compared(self._normalise(self.project_in(z.float())))
+        x, codes, _ = self._compared(self._normalise(self.project_in(z.float())))
         best = [self._two_best(rows, codes) for rows in x.flatten(0, 1).split(chunk_rows(codes))]
         return torch.cat(best).view(z.shape[:2])
 
@@ -137,12 +144,10 @@ class Lookup(Quantizer):
         first, second = distance.topk(2, largest=False).values.unbind(1)
         return second - first
 
-    def _nearest(self, x: Tensor) -> Tensor:
-        return nearest(*self._compared(x))
-
-    def _compared(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents and codes in the form in which the nearest is looked for."""
-        return x, self._codes().detach()
+    def _compared(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Latents and codes in the form in which the nearest is looked for, and the bias of `nearest`."""
+        with torch.no_grad():
+            return x, self._codes().detach(), None
 
     @torch.no_grad()
     def _stats(self, x: Tensor, ids: Tensor, distance: Tensor, mask: Tensor | None) -> dict[str, Tensor]:

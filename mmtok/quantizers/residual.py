@@ -7,14 +7,17 @@ less than earlier ones.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
+from mmtok.quantizers import beam as beams
 from mmtok.quantizers.base import Context, Quantized, QuantizerConfig, quantizers, register_quantizer
 from mmtok.quantizers.estimators import estimate
+from mmtok.quantizers.lookup import Lookup, LookupConfig
 from mmtok.quantizers.nested import Nested, add_losses, prefixed
 from mmtok.quantizers.vq import VQConfig
 
@@ -34,21 +37,31 @@ class ResidualConfig(QuantizerConfig):
     on the latents; with `pass` the straight-through steps cancel, and only the first one's does."""
     shrink: float = 1.0
     """Level l sees its residual divided by shrink^l. A fixed grid needs it, as fsq: about 1 / levels."""
+    beam: int = 1
+    """Paths of codes that are followed over the levels at encode: 1 takes the nearest code of each level. It needs an
+    inner with a table of codes, as vq, simvq and ibq."""
+    train_beam: int = 1
+    """Paths that are followed in training."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inner", quantizers.parse(self.inner, "inner", dim=self.dim))
-        _check(self.depth, self.dropout, self.shrink)
+        _check(self.depth, self.dropout, self.shrink, self.beam, self.train_beam)
+        if max(self.beam, self.train_beam) > 1 and not isinstance(self.inner, LookupConfig):
+            name = quantizers.name_of(self.inner)
+            raise ValueError(f"beam follows codes of a table, and '{name}' has none. Leave beam out, or use inner vq.")
         if self.inner.dim != self.dim:
             raise ValueError(f"inner.dim={self.inner.dim} does not fit dim={self.dim}. Leave inner.dim out.")
 
 
-def _check(depth: int, dropout: float, shrink: float = 1.0) -> None:
+def _check(depth: int, dropout: float, shrink: float = 1.0, beam: int = 1, train_beam: int = 1) -> None:
     if depth < 1:
         raise ValueError(f"depth must be at least 1, got {depth}")
     if not 0 <= dropout <= 1:
         raise ValueError(f"dropout is a share of the items, in [0, 1], got {dropout}")
     if not 0 < shrink <= 1:
         raise ValueError(f"shrink must be in (0, 1], got {shrink}")
+    if min(beam, train_beam) < 1:
+        raise ValueError(f"beam and train_beam must be 1 path or more, got {beam} and {train_beam}")
 
 
 @register_quantizer("residual", ResidualConfig)
@@ -73,15 +86,15 @@ class Residual(Nested):
         once = (self.straight_through or self.rotates) and not passes
         masks, counts = self._masks(z, context)
         values, residual, first = torch.zeros_like(z), z, None
+        paths = self._search(z, masks if context.levels is not None else None)
         ids: list[Tensor] = []
         losses: dict[str, Tensor] = {}
         stats: dict[str, Tensor] = {}
         for level in range(self.settings.depth):
             scale = self.settings.shrink**level
             seed = None if context.seed is None else context.seed + level
-            out = self._part(level)(
-                residual / scale if level else residual, masks[level], grid=context.grid, seed=seed, valid=counts[level]
-            )
+            hints = {"grid": context.grid, "seed": seed, "valid": counts[level], "chosen": paths[level]}
+            out = self._part(level)(residual / scale if level else residual, masks[level], **hints)
             value = out.values * scale if level else out.values
             first = value if first is None else first
             left = residual - (value if passes else value.detach())
@@ -130,6 +143,16 @@ class Residual(Nested):
         drops = torch.rand(count, generator=generator) < self.settings.dropout
         return torch.randint(1, depth + 1, (count,), generator=generator).where(drops, depth)
 
+    def _search(self, z: Tensor, masks: Sequence[Tensor | None] | None) -> list[Tensor | None]:
+        """Codes (B, T) of each level by beam search, or None where each level takes its nearest."""
+        depth, width = self.settings.depth, self.settings.train_beam if self.training else self.settings.beam
+        if width == 1:
+            return [None] * depth
+        levels = [cast(Lookup, self._part(level)) for level in range(depth)]
+        kept = None if masks is None else torch.stack([mask for mask in masks if mask is not None], -1).flatten(0, 1)
+        scales = [self.settings.shrink**level for level in range(depth)]
+        return list(beams.search(z.flatten(0, 1), levels, scales, kept, width).view(*z.shape[:2], depth).unbind(-1))
+
     def _masks(self, z: Tensor, context: Context) -> tuple[list[Tensor | None], list[Tensor | None]]:
         """Mask and count of valid latents of each level; with dropped levels all counts in one collective."""
         depth = self.settings.depth
@@ -159,10 +182,14 @@ class RQConfig(VQConfig):
     """Share of training items that keep only their first n levels."""
     residual_grad: Literal["stop", "pass"] = "stop"
     """Whether the residual carries a gradient through the levels before it."""
+    beam: int = 1
+    """Paths of codes that are followed over the levels at encode."""
+    train_beam: int = 1
+    """Paths that are followed in training."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(self.depth, self.dropout)
+        _check(self.depth, self.dropout, beam=self.beam, train_beam=self.train_beam)
 
 
 @register_quantizer("rq", RQConfig)
@@ -171,6 +198,7 @@ class RQ(Residual):
 
     def __init__(self, config: RQConfig) -> None:
         inner = config.as_vq(config.dim)
-        fields = {name: getattr(config, name) for name in ("depth", "shared", "dropout", "residual_grad")}
+        names = ("depth", "shared", "dropout", "residual_grad", "beam", "train_beam")
+        fields = {name: getattr(config, name) for name in names}
         super().__init__(ResidualConfig(config.dim, inner, **fields))
         self.config = config

@@ -90,6 +90,31 @@ def _folded_argmin(scores: Tensor) -> Tensor:
     return fold * (size // _FOLD) + column
 
 
+def nearest_few(x: Tensor, codes: Tensor, count: int, bias: Tensor | None = None) -> Tensor:
+    """The `count` nearest codes of each row, the best first: as `nearest`, but (N, min(count, K))."""
+    count = min(count, len(codes))
+    if exporting():
+        cost = torch.addmm(_cost(codes, bias), x, codes.t(), alpha=-1)
+        return cost.topk(count, largest=False, sorted=True).indices
+    return torch.ops.mmtok.nearest_codes(x.detach(), codes.detach(), count, None if bias is None else bias.detach())
+
+
+@torch.library.custom_op("mmtok::nearest_codes", mutates_args=())
+def _nearest_codes(x: Tensor, codes: Tensor, count: int, bias: Tensor | None) -> Tensor:
+    ids, cost = torch.empty(len(x), count, dtype=torch.int64, device=x.device), _cost(codes, bias)
+    step = chunk_rows(codes)
+    with exact_matmul():
+        for start in range(0, len(x), step):
+            part = torch.addmm(cost, x[start : start + step], codes.t(), alpha=-1)
+            ids[start : start + step] = part.topk(count, largest=False, sorted=True).indices
+    return ids
+
+
+@_nearest_codes.register_fake
+def _(x: Tensor, codes: Tensor, count: int, bias: Any) -> Tensor:
+    return x.new_empty(x.shape[0], count, dtype=torch.int64)
+
+
 @contextmanager
 def exact_matmul() -> Iterator[None]:
     """Float32 matmuls without TF32 or bfloat16 inside, and the caller's setting again after."""

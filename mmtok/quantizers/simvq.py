@@ -43,7 +43,3 @@ class SimVQ(Lookup):
     def _embed(self, ids: Tensor) -> Tensor:
         # The map of the codes in use, and not the codes in use of the map: no gradient of the size of the codebook.
         return self._normalise(self.project_codes(F.embedding(ids, self.frozen)))
-
-    def _compared(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            return x, self._codes()

@@ -40,6 +40,6 @@ class VQ(Codebook):
         super().__init__(config)
         self.config: VQConfig = config
 
-    def _compared(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x, codes = super()._compared(x)
-        return (F.normalize(x, dim=-1), F.normalize(codes, dim=-1)) if self.config.cosine else (x, codes)
+    def _compared(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        x, codes, bias = super()._compared(x)
+        return (F.normalize(x, dim=-1), F.normalize(codes, dim=-1), bias) if self.config.cosine else (x, codes, bias)

@@ -31,6 +31,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bsq-groups": {"name": "bsq", "bits": 7, "group_size": 3, "temperature": 0.5, "entropy_weight": 0.5},
     "gumbel-soft": {"name": "gumbel", "codebook_size": 32, "straight": False, "anneal_updates": 2, "kl_weight": 0.1},
     "multiscale-kept": {"name": "multiscale", "scales": [1, 2, 4], "mends": 2, **KEEPS, **ENTROPY},
+    "rq-beam": {"name": "rq", "depth": 3, "train_beam": 3, "dropout": 0.5, **KEEPS},
     "rq-shared": {"name": "rq", "shared": True, "depth": 3, **KEEPS},
     "pq-shared": {"name": "pq", "shared": True, **KEEPS},
     "rq-dropout": {"name": "rq", "depth": 3, "dropout": 1.0, **KEEPS},
