@@ -1,11 +1,10 @@
-r"""Compare tokenizers on one recipe: train or gather runs, measure all alike, tell what the intervals separate.
+"""Compare tokenizers on one recipe: train or gather runs, measure all alike, tell what the intervals separate.
 
   mmtok compare image/vqvae_cifar data.shards=data/cifar/train --over quantizer=none,10bit/* --seeds 3 -o compare/bits10
   mmtok compare image/vqvae_cifar data.shards=data/cifar/train --over quantizer.codebook_size=256,1024,4096 -o compare/k
-  mmtok compare image/vqvae_cifar data.shards=data/cifar/train \
-      --with mine=runs/mine --with other=imports/llamagen -o compare/w
+  mmtok compare image/vqvae_cifar data.shards=data/cifar/train --with mine=runs/mine -o compare/mine
   mmtok compare compare/bits10                       # the tables of what stands
-  mmtok compare image/vqvae_cifar ... --over ... --slurm cpu -o compare/bits10     # an array of jobs; then as above
+  mmtok compare image/vqvae_cifar data.shards=data/cifar/train --over quantizer=10bit/* --slurm cpu -o compare/bits10
 
 The same command goes on where it was stopped, does a cell that failed again, and adds what is new. Figures:
 DIR/results.json and results.md. "(1-3)" behind a figure are the places an arm may have: 95 % intervals of the

@@ -41,6 +41,9 @@ AXES: dict[str, Axis] = {
     "bit_correlation_max": Axis(False, "of a pair of bits of the ids"),
     "bits_lost_to_dependence": Axis(False, "sum of the bits' entropies less that of the ids"),
     "joint_entropy": Axis(None, "of the ids, in bits, corrected for few samples"),
+    "usage_active": Axis(True, "share of codes that occur among so many tokens a code"),
+    "usage_of_expected": Axis(True, "the same over what uniform use would touch"),
+    "usage_perplexity_norm": Axis(True, "perplexity over codebook size"),
     "step_seconds": Axis(False, "median of an update"),
     "peak_gib": Axis(False, "memory of the training process"),
     "parameters": Axis(None, "of the tokenizer"),
@@ -54,6 +57,7 @@ GROUPS = {
     "Levels": ("snr_levels_*", "snr_gain_level_*"),
     "Bits": ("bit_correlation_max", "bit_entropy_mean", "joint_entropy", "bits_lost_to_dependence"),
     "Usage": ("active", "active_of_expected", "perplexity_norm"),
+    "Occupancy": ("tokens_per_code", "usage_active", "usage_of_expected", "usage_perplexity_norm"),
     "Cost": ("step_seconds", "peak_gib", "parameters", "encode_seconds_per_sample"),
 }
 """Table -> its columns, where a cell has them."""

@@ -1,4 +1,4 @@
-"""What is measured of a cell, by name: reconstruction, prior, probe, cost, levels, bits; one JSON file each.
+"""What is measured of a cell, by name: reconstruction, prior, probe, cost, levels, bits, usage; one JSON file each.
 
 Every figure is a number under `figures`, by a name with its measure before a slash left out where no other has it.
 `AXES` says what each is and which way is better.
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 
 from mmtok.compare.levels import BitsConfig, LevelsConfig, bits, levels
+from mmtok.compare.occupancy import UsageConfig, usage
 from mmtok.compare.prior import PriorConfig, measure_prior
 from mmtok.compare.subject import EXAMPLES, Subject
 from mmtok.compare.tokens import Tokens, labels_by
@@ -210,6 +211,7 @@ MEASURES: dict[str, Measure] = {
     "cost": Measure(cost, CostConfig),
     "levels": Measure(levels, LevelsConfig),
     "bits": Measure(bits, BitsConfig),
+    "usage": Measure(usage, UsageConfig),
 }
 """A plugin adds its own."""
 

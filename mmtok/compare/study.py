@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from mmtok.compare.arms import arms_over
+from mmtok.compare.arms import Arm, arms_over
 from mmtok.compare.plan import Comparison
 from mmtok.resources import study_path
 from mmtok.schema import ConfigError, parse
@@ -30,8 +30,10 @@ class Part:
     """Name of the shard set it is about, given as `--data NAME=SHARDS`."""
     recipe: tuple[str, ...]
     """Layers."""
-    over: tuple[str, ...]
+    over: tuple[str, ...] = ()
     """As `--over`; each alone, one after the other, not their combinations."""
+    arms: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Arms by name, each with its layers and settings, where `over` cannot say them."""
     settings: tuple[str, ...] = ()
     """`key=value` for every arm."""
     measures: tuple[str, ...] = ("reconstruction", "prior", "probe", "cost")
@@ -89,7 +91,8 @@ class Study:
             if part.data not in data:
                 left.append(f"{part.name} is left out: it wants --data {part.data}=SHARDS")
                 continue
-            arms = dict.fromkeys(arm for over in part.over for arm in arms_over([over]))
+            over = [arm for one in part.over for arm in arms_over([one])]
+            arms = dict.fromkeys([*over, *(Arm(name, words) for name, words in part.arms.items())])
             words = [f"data.shards={data[part.data]}", *part.settings, *settings]
             found.append(
                 (

@@ -67,3 +67,13 @@ def test_free_bits_lose_nothing_and_repeated_ones_a_bit():
     found = bit_figures(twice, 4)
     assert found["bits_lost_to_dependence"] == pytest.approx(1, abs=0.01)
     assert found["bit_correlation_max"] == pytest.approx(1, abs=0.01)
+
+
+def test_the_study_of_collapse_has_a_row_without_restarts_and_auxiliary_losses(shards, tmp_path):
+    found, _ = Study.read("collapse").comparisons(tmp_path, {"cifar": f"{shards}/train"}, seeds=1)
+    cells = {cell.arm.name: cell.config(place) for place, cell in found[0][1].cells}
+    assert len(cells) == 9
+    assert {config.quantizer.codebook_size for config in cells.values()} == {16384}
+    plain = cells["l2_kmeans"].quantizer
+    assert (plain.restart, plain.entropy_weight, plain.init, plain.l2) == (0, 0, "kmeans", True)
+    assert {cell.config(place).quantizer.codebook_size for place, cell in found[1][1].cells} == {65536}
