@@ -75,7 +75,10 @@ def number(value: float | None) -> str:
     if value == 0:
         return "0"
     size = abs(value)
-    if size >= 1e9 or size < 1e-4:
+    for scale, sign in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if scale <= size < 1e15:
+            return f"{value / scale:.3g} {sign}" if size < 1000 * scale else f"{value / scale:,.0f} {sign}"
+    if size >= 1e15 or size < 1e-4:
         return f"{value:.2e}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
     if size >= 1000:
         return f"{value:,.0f}"
@@ -83,9 +86,9 @@ def number(value: float | None) -> str:
 
 
 def spread(mean: float, half: float | None) -> tuple[str, str]:
-    """A mean and half its interval, both to the interval's second digit; "" for no interval."""
+    """A mean and half its interval, both to the interval's second digit; "" for none, or one of no width."""
     if half is None or not math.isfinite(half) or half == 0:
-        return number(mean), "" if half is None else "0"
+        return number(mean), ""
     if max(abs(mean), half) >= 1e7 or max(abs(mean), half) < 1e-3:
         return number(mean), f"{half:.1e}".replace("e+0", "e").replace("e-0", "e-")
     digits = min(4, max(0, 1 - math.floor(math.log10(half))))

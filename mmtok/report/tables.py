@@ -8,6 +8,9 @@ from typing import NamedTuple
 from mmtok.report.html import Content, Html, join, tag
 from mmtok.report.numbers import number, spread
 
+NARROW = 4
+"""Columns of a table that leaves room for another beside it."""
+
 
 class Column(NamedTuple):
     """A head of a table."""
@@ -64,7 +67,12 @@ def table(name: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) 
     )
     whole = tag("table", tag("thead", tag("tr", heads)), tag("tbody", body), aria_label=name)
     inside = tag("div", whole, class_="scroll", tabindex="0", role="region", aria_label=f"{name}, scrolls")
-    return tag("div", tag("div", tag("h3", name), tools, class_="table-head"), inside, class_="table")
+    return tag(
+        "div",
+        tag("div", tag("h3", name), tools, class_="table-head"),
+        inside,
+        class_=f"table {'wide' if len(columns) > NARROW else ''}".strip(),
+    )
 
 
 def _cell(cell: Cell, column: Column) -> Html:
@@ -73,7 +81,7 @@ def _cell(cell: Cell, column: Column) -> Html:
 
 
 def _head(column: Column) -> Html:
-    arrow = {True: " ↑", False: " ↓", None: ""}[column.higher]
+    arrow = {True: "\u00a0↑", False: "\u00a0↓", None: ""}[column.higher]
     return tag("button", column.title, tag("span", arrow, class_="arrow"), type="button", title=column.note or None)
 
 

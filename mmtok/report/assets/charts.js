@@ -38,12 +38,12 @@
     return {
       type: kind, name, scale: true, nameTextStyle: { color: report.colour("muted"), fontSize: 12 },
       axisLine: { show: true, ...rule }, axisTick: { show: false }, splitLine: { ...rule, show: more.nameLocation !== "middle" },
-      axisLabel: { color: report.colour("muted"), fontSize: 11.5, hideOverlap: true, formatter: report.number },
+      axisLabel: { color: report.colour("muted"), fontSize: 11.5, hideOverlap: true, formatter: report.number, showMinLabel: more.min === undefined, showMaxLabel: more.max === undefined },
       minorTick: { show: false }, ...more,
     };
   }
   const below = { nameLocation: "middle", nameGap: 26 };
-  const beside = { nameLocation: "end", nameTextStyle: { align: "left", padding: [0, 0, 4, -30] } };
+  const beside = { nameLocation: "end", nameTextStyle: { align: "left", padding: [0, 0, 4, 0] } };
 
   function tooltip(trigger, formatter) {
     return {
@@ -60,35 +60,55 @@
       const figure = element("tradeoff-figure").value;
       const points = buys.points.filter((point) => point.figures[figure] && !off.has(point.name));
       const rate = rates.find((name) => points.some((point) => point.figures[name]));
-      if (!rate) return { title: { text: "No rate was measured with this figure.", left: "center", top: "middle", textStyle: { fontSize: 13, fontWeight: 400, color: report.colour("muted") } } };
+      if (!rate) return nothing("No rate was measured with this figure.");
       const rated = points.filter((point) => point.figures[rate]);
       const free = points.filter((point) => !rates.some((name) => point.figures[name]));
-      const values = rated.map((point) => point.figures[rate][0]);
-      const [low, high] = [Math.min(...values), Math.max(...values)];
-      const wide = high > 8 * low;
-      const spread = high - low || high;
-      const series = rated.flatMap((point) => scattered(point, point.figures[rate], point.figures[figure]));
-      const inside = (x) => x >= low - 0.6 * spread && x <= high + 0.6 * spread;
-      for (const codec of buys.codecs) {
-        const line = codec.points.filter((point) => point[rate] !== undefined && point[figure] !== undefined && inside(point[rate]));
-        if (line.length) series.push(dashed(codec.name, line.map((point) => [point[rate], point[figure]])));
-      }
-      if (free.length) series[0].markLine = ceilings(free, figure);
       const better = buys.higher[figure] ? "↑ better" : "↓ better";
-      const bounds = wide ? {} : { min: round(low - 0.3 * spread), max: round(high + 0.42 * spread) };
-      const heights = points.flatMap((point) => {
-        const [mean, half] = point.figures[figure];
-        return [mean - (half ?? 0), mean + (half ?? 0)];
-      });
+      const ends = points.flatMap(({ figures: { [figure]: [mean, half] } }) => [mean - (half ?? 0), mean + (half ?? 0)]);
+      const across = placed(rated, rate, figure);
+      across.series[0].markLine = free.length ? ceilings(free, figure) : undefined;
       return {
-        xAxis: axis(wide ? "log" : "value", buys.titles[rate], { ...below, ...bounds, splitNumber: 4 }),
-        yAxis: axis("value", `${buys.titles[figure]}  ${better}`, { ...beside, ...padded(heights) }),
-        series,
-        tooltip: tooltip("item", (at) => at.seriesName && `${dot(at.color)}<b>${report.escape(at.seriesName)}</b><br>${report.escape(buys.titles[figure])} ${report.number(at.value[1])}${at.value[2] ? ` ± ${report.number(at.value[2])}` : ""}<br>${report.escape(buys.titles[rate])} ${report.number(at.value[0])}`),
+        xAxis: across.axis,
+        yAxis: axis("value", `${buys.titles[figure]}  ${better}`, { ...beside, ...padded(ends) }),
+        series: across.series,
+        tooltip: tooltip("item", (at) => at.data?.told),
       };
     };
   }
-  const round = (value) => Number(value.toPrecision(3));
+  const nothing = (text) => ({ title: { text, left: "center", top: "middle", textStyle: { fontSize: 13, fontWeight: 400, color: report.colour("muted") } } });
+
+  /** Axis and series: by rate, or side by side where all have the same. */
+  function placed(rated, rate, figure) {
+    const values = rated.map((point) => point.figures[rate][0]);
+    const [low, high] = [Math.min(...values), Math.max(...values)];
+    const codecs = buys.codecs.map((codec) => ({ name: codec.name, points: codec.points.filter((one) => one[rate] !== undefined && one[figure] !== undefined) }));
+    const steps = codecs.some((codec) => codec.points.length > 1);
+    if (high - low <= 0.01 * high && !steps) {
+      const names = rated.map((point) => point.name);
+      const beside = codecs.filter((codec) => codec.points.length);
+      return {
+        axis: axis("category", `all at ${report.number(low)} ${buys.titles[rate]}`, { ...below, data: names, boundaryGap: true, axisLabel: { color: report.colour("ink"), fontSize: 12, interval: 0, hideOverlap: true, width: 90, overflow: "truncate" } }),
+        series: [
+          ...rated.flatMap((point, i) => scattered(point, i, figure, rate, false)),
+          ...beside.map((codec) => level(codec.name, codec.points[0][figure])),
+        ],
+      };
+    }
+    const span = high - low;
+    const wide = high > 8 * low;
+    const beside = rated.map((point, i) => rated.slice(0, i).filter((other) => Math.abs(other.figures[rate][0] - values[i]) < 0.02 * span).length);
+    const shift = (value, count) => (wide ? value * 1.06 ** count : value + 0.035 * span * count); // side by side, not on top
+    const bounds = wide ? {} : { min: low - 0.15 * span, max: high + 0.3 * span };
+    const inside = (one) => wide || (one[rate] >= bounds.min && one[rate] <= bounds.max);
+    const lines = codecs.map((codec) => ({ ...codec, points: codec.points.filter(inside) })).filter((codec) => codec.points.length);
+    return {
+      axis: axis(wide ? "log" : "value", buys.titles[rate], { ...below, ...bounds, splitNumber: 4 }),
+      series: [
+        ...rated.flatMap((point, i) => scattered(point, shift(values[i], beside[i]), figure, rate, true)),
+        ...lines.map((codec) => dashed(codec.name, codec.points.map((one) => [one[rate], one[figure]]))),
+      ],
+    };
+  }
   function padded(values) {
     const [low, high] = [Math.min(...values), Math.max(...values)];
     const room = 0.12 * (high - low) || Math.abs(high) * 0.1 || 1;
@@ -96,19 +116,27 @@
     return { min: Number((low - room).toFixed(Math.min(digits, 8))), max: Number((high + room).toFixed(Math.min(digits, 8))) };
   }
 
-  function scattered(point, [x], [y, half]) {
+  function scattered(point, x, figure, rate, labelled) {
     const colour = paint(point.colour);
+    const [y, half] = point.figures[figure];
+    const told = [
+      `${dot(colour)}<b>${report.escape(point.name)}</b>`,
+      `${report.escape(buys.titles[figure])} ${report.number(y)}${half ? ` ± ${report.number(half)}` : ""}`,
+      `${report.escape(buys.titles[rate])} ${report.number(point.figures[rate][0])}`,
+    ].join("<br>");
     const found = [{
       name: point.name, type: "scatter", symbol: SYMBOLS[point.colour % SYMBOLS.length], symbolSize: 11, color: colour, z: 3,
-      data: [[x, y, half]],
-      label: { show: true, position: "right", distance: 8, formatter: point.name, color: report.colour("ink"), fontSize: 12, overflow: "truncate", width: 130 },
-      labelLayout: { moveOverlap: "shiftY" },
+      data: [{ value: [x, y], told }], itemStyle: { opacity: 1 },
+      label: { show: labelled, position: "right", distance: 8, formatter: () => point.name, color: report.colour("ink"), fontSize: 12, overflow: "truncate", width: 130 },
+      labelLayout: { hideOverlap: true },
     }];
     if (half) {
-      found.push({ name: point.name, type: "line", symbol: "rect", symbolSize: [9, 1.5], color: colour, silent: true, tooltip: { show: false }, lineStyle: { width: 1.5, opacity: 0.75 }, data: [[x, y - half], [x, y + half]] });
+      found.push({ name: point.name, type: "line", symbol: "rect", symbolSize: [9, 1.5], color: colour, silent: true, lineStyle: { width: 1.5, opacity: 0.75 }, data: [[x, y - half], [x, y + half]] });
     }
     return found;
   }
+  /** What has a height and no place across: a line over the whole width. */
+  const level = (name, value) => ({ name, type: "line", data: [], markLine: ceilings([{ name, figures: { value: [value] } }], "value") });
   function dashed(name, data) {
     const colour = report.colour("muted");
     return {
@@ -142,7 +170,7 @@
         return { name: run.name, type: "line", data, color: paint(run.colour), showSymbol: data.length < 3, symbolSize: 5, lineStyle: { width: 1.7, opacity: 0.9 }, emphasis: { disabled: true } };
       });
       return {
-        xAxis: axis("value", "updates", { ...below, min: "dataMin", max: "dataMax" }),
+        xAxis: axis("value", "updates", { ...below, min: "dataMin", max: "dataMax", axisLabel: { color: report.colour("muted"), fontSize: 11.5, hideOverlap: true, formatter: report.number } }),
         yAxis: axis(logarithmic ? "log" : "value", "", {}),
         grid: { left: 6, right: 18, top: 12, bottom: 26, containLabel: true },
         series,
@@ -181,7 +209,7 @@
         };
       }
       return {
-        xAxis: axis("value", "percent of the codebook", { ...below, min: 0, max: 100, scale: false }),
+        xAxis: axis("value", "percent of the codebook", { ...below, scale: false }),
         yAxis: axis("log", "", {}),
         grid: { left: 6, right: 18, top: 12, bottom: 26, containLabel: true },
         series,

@@ -41,11 +41,12 @@ def results(story: Story) -> Section | None:
         "Means over seeds ± half a 95 % interval. The number behind is the places an arm may have: where intervals of "
         "the differences do not separate two arms, they share places." if story.comparisons else ""
     )  # fmt: skip
-    return Section("tables", "Figures", lead, tag("div", parts)) if parts else None
+    return Section("tables", "Figures", lead, tag("div", tag("div", parts, class_="tables"))) if parts else None
 
 
 def _groups(comparison: Comparison, story: Story, before: str) -> list[Content]:
-    summary, found = comparison.summary, []
+    summary = comparison.summary
+    found: list[Content] = []
     for group in GROUPS:
         shown = columns_of(group, summary)
         if not shown:

@@ -17,7 +17,8 @@ PICTURES = 4
 def tokens(story: Story) -> Section | None:
     """Maps, then galleries, a series each."""
     looks = [one for one in story.looks if one.ids or one.gallery]
-    blocks, data = [], []
+    blocks: list[Html] = []
+    data: list[dict[str, Any]] = []
     for one in looks:
         maps = [shown for i in range(min(PICTURES, len(one.ids))) if (shown := _map(one, i, len(data), story))]
         gallery = _gallery(one, story)

@@ -30,8 +30,12 @@ def tradeoff(story: Story) -> Section | None:
     series = list(dict.fromkeys(point["name"] for point in points))
     body = tag(
         "div",
-        tag("div", select("Figure", "tradeoff-figure", [(name, titled(name)) for name in chosen]), class_="controls"),
-        legend(story, series, "tradeoff"),
+        tag(
+            "div",
+            select("Figure", "tradeoff-figure", [(name, titled(name)) for name in chosen]),
+            legend(story, series, "tradeoff"),
+            class_="controls",
+        ),
         tag(
             "div",
             chart("tradeoff-bits", "Chosen figure against bits, a point an arm"),
@@ -50,7 +54,7 @@ def tradeoff(story: Story) -> Section | None:
     lead = (
         f"{bars}Dashed: what quantizes nothing, and the codecs measured beside. Which way is better stands at the axis."
     )
-    return Section("tradeoff", "What bits and tokens buy", lead, body, data)
+    return Section("tradeoff", "Bits and tokens", lead, body, data)
 
 
 def _arms(comparison: Comparison, story: Story) -> list[dict[str, Any]]:

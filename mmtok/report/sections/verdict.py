@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mmtok.compare.axes import axis_of
 from mmtok.report.html import Content, Html, tag
-from mmtok.report.numbers import FIGURES, number, spread, title
+from mmtok.report.numbers import FIGURES, spread, title
 from mmtok.report.sources import Comparison, Run
 from mmtok.report.story import Section, Story
 
@@ -29,9 +29,7 @@ def verdict(story: Story) -> Section:
     if story.alone:
         if story.comparisons:
             parts.append(tag("h3", "Runs"))
-        said = [_of_run(run, story) for run in story.alone]
-        if len(said) > 1:
-            said.append("One run of each: differences may be chance, so nothing is ranked.")
+        said = _of_runs(story.alone, story)
         parts.append(tag("ul", [tag("li", one) for one in said], class_="sentences"))
     return Section("verdict", "Verdict", "", tag("div", parts))
 
@@ -42,19 +40,21 @@ def of_comparison(comparison: Comparison, story: Story) -> list[Content]:
     said: list[Content] = []
     if missing := comparison.results["missing"]:
         said.append(f"{len(missing)} cells are not measured yet: what follows is of the others.")
-    bits = {
-        arm: one["mean"]
-        for name in ("bits_per_sample", "bits_per_pixel", "bits_per_second")
-        for arm, one in comparison.summary.get(name, {}).items()
-        if arm in rivals
-    } if len(rivals) > 1 else {}  # fmt: skip
+    alike: list[str] = []
     for name in JUDGED:
         axis, values = axis_of(name), comparison.values(name)
-        higher = axis.higher if axis else None
-        if higher is not None and values:
-            said += _judged(comparison, story, name, {arm: values[arm] for arm in rivals if arm in values}, higher)
-            said += _ceilings(comparison, story, name, rivals) if name in ("psnr", "si_sdr") else []
-    if _rates_differ(comparison, rivals) and bits:
+        own = {arm: values[arm] for arm in rivals if arm in values}
+        if axis is None or axis.higher is None or not own:
+            continue
+        said_of = _judged(comparison, story, name, own, axis.higher, headline=not said)
+        said += said_of or []
+        if said_of is None:
+            alike.append(title(name))
+        if name in ("psnr", "si_sdr"):
+            said += _ceilings(comparison, story, name, rivals)
+    if alike:
+        said.append(f"The intervals separate nothing in {', '.join(alike)}.")
+    if _rates_differ(comparison, rivals):
         said.append("The arms spend different bits: read each figure beside its rate, below.")
     return said
 
@@ -68,39 +68,36 @@ def _rates_differ(comparison: Comparison, rivals: Sequence[str]) -> bool:
 
 
 def _judged(
-    comparison: Comparison, story: Story, name: str, values: Mapping[str, Sequence[float]], higher: bool
-) -> list[Content]:
+    comparison: Comparison, story: Story, name: str, values: Mapping[str, Sequence[float]], higher: bool, headline: bool
+) -> list[Content] | None:
+    """A sentence on one figure, or none; None where nothing is separated, unless it is the headline."""
     from mmtok.compare.statistics import ranks
 
-    single = [arm for arm, own in values.items() if len(own) < 2]
-    ranked = {arm: own for arm, own in values.items() if len(own) > 1}
     heading = tag("strong", _heading(name))
+    ranked = {arm: own for arm, own in values.items() if len(own) > 1}
     if len(values) < 2:
-        return [[heading, ": ", *_listed(comparison, story, name, values), "."]] if values else []
+        return [[heading, ": ", *_listed(comparison, story, name, list(values)), "."]]
     if len(ranked) < 2:
-        if name != next(one for one in JUDGED if comparison.values(one)):
-            return []
-        return ["One seed an arm: there are no intervals, so nothing is ranked. mmtok compare --seeds 3 adds some."]
+        return ["One seed an arm: there are no intervals, so nothing is ranked (mmtok compare --seeds 3)."] * headline
     places = ranks(ranked, higher)
     best = [arm for arm, place in places.items() if place[0] == 1]
     behind = [arm for arm in ranked if arm not in best]
-    order = sorted(best, key=lambda arm: (-1 if higher else 1) * sum(ranked[arm]) / len(ranked[arm]))
-    names = _listed(comparison, story, name, order)
-    if len(best) == 1:
-        said: list[Content] = [
-            heading,
-            ": ",
-            *names,
-            ", ahead of ",
-            "the other" if len(behind) == 1 else "every other",
-            ".",
-        ]
-    elif not behind:
-        said = [heading, ": the intervals separate none of ", *names, "."]
+    names = _listed(
+        comparison,
+        story,
+        name,
+        sorted(best, key=lambda arm: (-1 if higher else 1) * comparison.summary[name][arm]["mean"]),
+    )
+    if not behind:
+        if not headline:
+            return None
+        said: list[Content] = [heading, ": the intervals separate none of ", *names, "."]
+    elif len(best) == 1:
+        said = [heading, ": ", *names, ", ahead of ", *_enumerated(comparison, story, behind), "."]
     else:
         said = [heading, ": any of ", *names, " may be best; ", *_enumerated(comparison, story, behind)]
         said.append(" falls behind." if len(behind) == 1 else " fall behind.")
-    if single:
+    if single := [arm for arm in values if arm not in ranked]:
         said += [" Not ranked, with one seed: ", *_enumerated(comparison, story, single), "."]
     return [said]
 
@@ -109,7 +106,13 @@ def _ceilings(comparison: Comparison, story: Story, name: str, rivals: Sequence[
     free = [arm for arm in comparison.summary.get(name, {}) if arm not in rivals]
     if not free:
         return []
-    return [["Nothing quantized, ", *_listed(comparison, story, name, free), ": the ceiling of this network."]]
+    return [
+        [
+            "Nothing quantized, ",
+            *_listed(comparison, story, name, free),
+            ": the ceiling of this network, and no rival below.",
+        ]
+    ]
 
 
 def _heading(name: str) -> str:
@@ -126,7 +129,7 @@ def _listed(
     for arm in arms:
         one = comparison.summary[name][arm]
         centre, half = spread(one["mean"], one["half"])
-        written = centre + (f" ± {half}" if half not in ("", "0") else "") + (f" {unit}" if unit else "")
+        written = centre + (f" ± {half}" if half else "") + (f" {unit}" if unit else "")
         parts.append([story.named(comparison.prefix + arm), " ", tag("span", written, class_="figure")])
     return _joined(parts)
 
@@ -144,25 +147,39 @@ def _joined(parts: Sequence[Sequence[Content]]) -> list[Content]:
     return found
 
 
-def _of_run(run: Run, story: Story) -> Html:
-    """State, quality, use of the codes and alarms of one run."""
-    planned = run.config.get("trainer", {}).get("max_steps")
-    done = run.log.last_step
-    said: list[Content] = [story.named(run.series), " "]
+def _of_runs(runs: Sequence[Run], story: Story) -> list[Content]:
+    """What they are as a whole, then each."""
+    alarmed = {run.name: _alarms(run) for run in runs}
+    said: list[Content] = []
+    if len(runs) > 1:
+        said.append(f"{len(runs)} runs, one of each: differences may be chance, so nothing is ranked.")
+    said += [_of_run(run, story, alarmed[run.name]) for run in runs]
+    if not any(alarmed.values()) and any(name.startswith("alarm/") for run in runs for name in run.log.columns):
+        said.append("No alarm stands.")
+    return said
+
+
+def _alarms(run: Run) -> list[str]:
+    names = [name for name in run.log.columns if name.startswith("alarm/") and run.log.last(name)]
+    return [name.removeprefix("alarm/") for name in names]
+
+
+def _of_run(run: Run, story: Story, alarmed: Sequence[str]) -> Html:
+    """Length, quality, use of the codes and alarms of one run."""
+    parts: list[list[Content]] = []
+    planned, done = run.config.get("trainer", {}).get("max_steps"), run.log.last_step
     if done:
-        said.append(f"stands at step {done:,}" + (f" of {planned:,}" if isinstance(planned, int) else ""))
-    figures = [name for name in ("psnr", "si_sdr") if name in run.metrics or f"val/{name}" in run.log.columns]
-    for name in figures:
+        parts.append([f"{done:,}" + (f" of {planned:,}" if isinstance(planned, int) else "") + " steps"])
+    for name in ("psnr", "si_sdr"):
         measured = run.metrics.get(name)
         reached = run.log.last(f"val/{name}") if measured is None else measured
-        where = f" over {run.report['samples']:,} items" if measured is not None and "samples" in run.report else ""
-        said += ["; ", tag("span", f"{title(name)} {number(reached)} dB", class_="figure"), where]
+        if reached is not None:
+            over = f" over {run.report['samples']:,} items" if measured is not None and "samples" in run.report else ""
+            parts.append([tag("span", f"{title(name)} {reached:.2f} dB", class_="figure"), over])
     if run.usage:
         worst = min(run.usage, key=lambda level: level["active"])
-        used = " (worst level)" if len(run.usage) > 1 else ""
-        said.append(f"; {worst['active']:.0%} of {worst['size']:,} codes in use{used}")
-    standing = [
-        name.removeprefix("alarm/") for name in run.log.columns if name.startswith("alarm/") and run.log.last(name)
-    ]
-    said.append(f"; alarm: {', '.join(standing)}" if standing else "; no alarm stands" if done else "")
-    return tag("span", said, ".")
+        level = " on its worst level" if len(run.usage) > 1 else ""
+        parts.append([f"{100 * worst['active']:.0f} % of {worst['size']:,} codes in use{level}"])
+    if alarmed:
+        parts.append([tag("strong", f"alarm: {', '.join(alarmed)}")])
+    return tag("span", story.named(run.series), ": ", [["; " if i else "", *part] for i, part in enumerate(parts)], ".")
