@@ -1,16 +1,16 @@
 """Compare tokenizers on one recipe: train or gather runs, measure all alike, tell what the intervals separate.
 
-  mmtok compare image/vqvae_cifar data.shards=data/cifar/train --over quantizer=none,10bit/* --seeds 3 -o compare/bits10
-  mmtok compare image/vqvae_cifar data.shards=data/cifar/train --over quantizer.codebook_size=256,1024,4096 -o compare/k
-  mmtok compare image/vqvae_cifar data.shards=data/cifar/train --with mine=runs/mine -o compare/mine
-  mmtok compare compare/bits10                       # the tables of what stands
-  mmtok compare image/vqvae_cifar data.shards=data/cifar/train --over quantizer=10bit/* --slurm cpu -o compare/bits10
+  mmtok compare image/vqvae_cifar data.shards=data/cifar/train --over quantizer=none,10bit/* --seeds 3 -o runs/bits10
+  mmtok compare image/vqvae_cifar data.shards=data/cifar/train --over quantizer.codebook_size=256,1024,4096 -o runs/k
+  mmtok compare image/vqvae_cifar data.shards=data/cifar/train --with mine=runs/mine -o runs/mine
+  mmtok compare runs/bits10                          # the tables of what stands
+  mmtok compare image/vqvae_cifar data.shards=data/cifar/train --over quantizer=10bit/* --slurm cpu -o runs/bits10
 
 The same command goes on where it was stopped, does a cell that failed again, and adds what is new. Figures:
 DIR/results.json and results.md. "(1-3)" behind a figure are the places an arm may have: 95 % intervals of the
 differences say no more.
 
-  mmtok compare --study survey --data cifar=data/cifar/train --data digits=data/fsdd/train -o compare/survey --jobs 2
+  mmtok compare --study survey --data cifar=data/cifar/train --data digits=data/fsdd/train -o runs/survey --jobs 2
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def planned(args: argparse.Namespace) -> Comparison:
     from mmtok.config import split_arguments
 
     if args.out is None:
-        raise ConfigError("-o names no folder for the comparison. Give one: -o compare/mine.")
+        raise ConfigError("-o names no folder for the comparison. Give one: -o runs/mine.")
     if not args.layers:
         raise ConfigError(
             "there is no recipe, which names the data and the networks. Give one, such as image/vqvae_cifar."
