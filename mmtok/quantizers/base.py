@@ -95,7 +95,7 @@ class Quantizer(nn.Module):
             raise ValueError(f"'{name}' codes whole grids, so it takes no mask. Encode signals of one size together.")
         if isinstance(hints.get("seed"), int):
             # Apart in the upper half: parts of a nested quantizer count in the lower one.
-            hints["seed"] = (torch.arange(len(z), device=z.device) << 32) + hints["seed"]
+            hints["seed"] = (torch.arange(z.shape[0], device=z.device) << 32) + hints["seed"]
         # Nearest codes and integer digits are wrong in half precision, whatever the encoder runs in.
         with full_precision(z.device.type):
             if mask is None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mmtok.exporting import exporting
 from mmtok.quantizers.lookup import Lookup
 
 _ENTRIES = 1 << 22
@@ -29,6 +30,8 @@ def search(x: Tensor, levels: Sequence[Lookup], scales: Sequence[float], kept: T
         kept: (N, L) bool, the levels a row has, the first ones; None means all. A path is the best at its own depth.
         width: paths kept.
     """
+    if exporting():  # a program has no number of rows yet, and so no number of chunks
+        return _paths(x, levels, scales, kept, width)
     size = max(1, _ENTRIES // (width * width * x.shape[1]))
     parts = [] if kept is None else kept.split(size)
     found = [
@@ -39,11 +42,11 @@ def search(x: Tensor, levels: Sequence[Lookup], scales: Sequence[float], kept: T
 
 
 def _paths(x: Tensor, levels: Sequence[Lookup], scales: Sequence[float], kept: Tensor | None, width: int) -> Tensor:
-    left, paths = x[:, None], x.new_zeros((len(x), 1, 0), dtype=torch.int64)
+    left, paths = x[:, None], x.new_zeros((x.shape[0], 1, 0), dtype=torch.int64)
     for number, (level, scale) in enumerate(zip(levels, scales, strict=True)):
         ids, values = level.candidates((left / scale).flatten(0, 1), width)
         count, few = left.shape[1], ids.shape[1]
-        options = (left.flatten(0, 1)[:, None] - values * scale).view(len(x), count * few, x.shape[1])
+        options = (left.flatten(0, 1)[:, None] - values * scale).view(x.shape[0], count * few, x.shape[1])
         best = options.square().sum(-1)
         best = best.topk(min(width, best.shape[1]), dim=1, largest=False, sorted=True).indices
         if kept is not None:
@@ -52,7 +55,7 @@ def _paths(x: Tensor, levels: Sequence[Lookup], scales: Sequence[float], kept: T
             best = best.where(kept[:, number, None], stays)
             options = options.where(kept[:, number, None, None], left.repeat_interleave(few, 1))
         origin = best // few
-        taken = ids.view(len(x), count * few).gather(1, best)
+        taken = ids.view(x.shape[0], count * few).gather(1, best)
         paths = torch.cat([paths.gather(1, origin[..., None].expand(-1, -1, number)), taken[..., None]], 2)
         left = options.gather(1, best[..., None].expand(-1, -1, x.shape[1]))
     return paths[:, 0]

@@ -24,7 +24,8 @@ _TABLE_ENTRIES = 1 << 19
 
 def weights(rows: Tensor, context: Context) -> Tensor:
     """Rows (N, ...) of all positions -> (N,) 1 where there is a latent, 0 where there is none."""
-    return rows.new_ones(len(rows)) if context.mask is None else context.mask.flatten().to(rows.dtype)
+    # Not len(), which a program that is exported would take for a constant.
+    return rows.new_ones(rows.shape[0]) if context.mask is None else context.mask.flatten().to(rows.dtype)
 
 
 def negated_entropy(sums: Tensor, rows: int, context: Context, *, together: bool) -> Tensor:

@@ -111,7 +111,7 @@ class MultiScale(Quantizer):
         counts = [height * width for height, width in sizes]
         if ids.shape[1] != 1 or ids.shape[2] != sum(counts):
             raise ValueError(f"ids (B, {ids.shape[1]}, {ids.shape[2]}) are not of scales {list(sizes)}: {sum(counts)}.")
-        total = ids.new_zeros(len(ids), grid[0] * grid[1], self.config.dim, dtype=torch.float32)
+        total = ids.new_zeros(ids.shape[0], grid[0] * grid[1], self.config.dim, dtype=torch.float32)
         for number, part in enumerate(ids[:, 0].split(counts, 1)):  # in the order of the forward pass: equal bit by bit
             total = total + self._bring(part, number, sizes[number], grid)
         return total

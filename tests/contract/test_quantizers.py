@@ -284,6 +284,35 @@ def test_the_whole_forward_compiles_to_one_graph(name, latents):
         torch.compiler.reset()
 
 
+class Both(torch.nn.Module):
+    """Latents to ids and back, as a program is exported."""
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        super().__init__()
+        self.quantizer = quantizer
+
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        ids = self.quantizer.encode(z, grid=GRID)
+        return ids, self.quantizer.decode(ids, grid=GRID)
+
+
+@pytest.mark.parametrize("name", [*(name for name in quantizer_names() if name != "none"), "rq-beam", "rq-rotate"])
+def test_an_exported_program_takes_other_sizes_and_holds_no_operator_of_ours(name, latents):
+    quantizer = build(name).eval()
+    sizes = (
+        {0: torch.export.Dim("batch"), 1: torch.export.Dim("positions")}
+        if quantizer.pointwise
+        else {0: torch.export.Dim("batch")}
+    )
+    with torch.no_grad():
+        program = torch.export.export(Both(quantizer), (latents,), dynamic_shapes=(sizes,), strict=False)
+    assert "mmtok" not in str(program.graph)
+    other = torch.cat([latents, latents.flip(1)]) if not quantizer.pointwise else latents.repeat(2, 3, 1)
+    ids, values = program.module()(other)
+    assert torch.equal(ids, quantizer.encode(other, grid=GRID))
+    torch.testing.assert_close(values, quantizer.decode(ids, grid=GRID))
+
+
 @pytest.mark.parametrize("name", BLOCKS)
 def test_the_configuration_survives_its_plain_form(name):
     config = build(name).config
