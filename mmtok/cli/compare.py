@@ -75,13 +75,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from mmtok.compare.cells import run_cell
     from mmtok.compare.plan import PLAN, Comparison
     from mmtok.compare.results import gather, tables, write
 
     if args.cell:
-        run_cell(args.cell)
-        return 0
+        return one_cell(args.cell)
     if len(args.layers) == 1 and (Path(args.layers[0]) / PLAN).is_file() and not (args.over or args.standing):
         comparison = Comparison.open(Path(args.layers[0]))
         results = gather(comparison)
@@ -96,6 +94,22 @@ def run(args: argparse.Namespace) -> int:
     if args.slurm:
         return submit(comparison, args)
     return local(comparison, args)
+
+
+def one_cell(folder: Path) -> int:
+    """Train and measure one cell, in the process that its comparison started for it."""
+    from mmtok.compare.cells import run_cell
+    from mmtok.training.callbacks.preemption import Preempted
+    from mmtok.training.guard import NonFiniteError
+
+    try:
+        run_cell(folder)
+    except NonFiniteError as error:
+        print(f"mmtok: {error}", file=sys.stderr)
+        return 1
+    except Preempted as stop:  # a requeued job, or the same command, goes on from there
+        print(f"mmtok: {stop}", file=sys.stderr)
+    return 0
 
 
 def planned(args: argparse.Namespace) -> Comparison:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -37,6 +38,7 @@ def run_cells(folders: Sequence[Path], jobs: int, say: Callable[[str], None] = p
     """
     waiting, running, failed = list(folders), list[_Running](), list[Failure]()
     began, done = time.monotonic(), 0
+    before = signal.signal(signal.SIGTERM, _stop)
     threads = max(1, (os.cpu_count() or 1) // jobs)
     try:
         while waiting or running:
@@ -58,7 +60,13 @@ def run_cells(folders: Sequence[Path], jobs: int, say: Callable[[str], None] = p
         for one in running:
             one.process.wait()
             one.log.close()
+        signal.signal(signal.SIGTERM, before)
     return failed
+
+
+def _stop(*_: object) -> None:
+    """To be told to end is as Ctrl-C: cells that go on without their comparison would be in the next one's way."""
+    raise KeyboardInterrupt
 
 
 def _start(folder: Path, threads: int) -> _Running:
