@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-audio demo-llm test test-all test-slurm check gpu speech lock clean
+.PHONY: help setup demo demo-audio demo-llm test test-all test-slurm test-browser check gpu speech lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -42,6 +42,11 @@ test-all: setup ## the slow tests too
 test-slurm: setup ## jobs on real SLURM daemons on this machine; installs them (Debian, root), about 10 minutes
 	@command -v slurmctld slurmd munged sbatch > /dev/null || apt-get install -y --no-install-recommends slurm-wlm munge
 	$(BIN)/python -m pytest -m slurm --durations=0 tests/slurm
+
+test-browser: setup ## the report in a real Chromium, with axe; installs them (Debian, root)
+	@command -v chromium > /dev/null || apt-get install -y --no-install-recommends chromium
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[browser]'
+	$(BIN)/python -m pytest -m browser tests/mmtok/report
 
 check: setup ## format, lint and types: what CI runs
 	$(BIN)/ruff format --check .

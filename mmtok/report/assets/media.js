@@ -18,16 +18,19 @@
   for (const pair of document.querySelectorAll(".pair")) {
     const range = pair.querySelector("input");
     const set = () => pair.style.setProperty("--cut", `${range.value}%`);
-    range.addEventListener("input", set);
-    // The thumb of a range is not where the pointer is near the ends; the line should be.
+    range.addEventListener("input", set); // the keys; the pointer is the picture's
     const follow = (event) => {
-      if (event.type === "pointermove" && !event.buttons) return;
       const box = pair.getBoundingClientRect();
       range.value = Math.round((100 * (event.clientX - box.left)) / box.width);
       set();
     };
-    range.addEventListener("pointerdown", follow);
-    range.addEventListener("pointermove", follow);
+    pair.addEventListener("pointerdown", (event) => {
+      event.preventDefault();
+      pair.setPointerCapture(event.pointerId);
+      range.focus({ focusVisible: false });
+      follow(event);
+    });
+    pair.addEventListener("pointermove", (event) => event.buttons && follow(event));
     set();
   }
 

@@ -26,22 +26,30 @@ def results(story: Story) -> Section | None:
         parts += _codecs(one, before)
         if missing := one.results["missing"]:
             parts.append(tag("div", tag("h3", f"{before}Missing"), tag("ul", [tag("li", line) for line in missing])))
-    if evaluated := [run for run in story.alone if run.metrics]:
-        names = [name for name in RUN_FIGURES if any(name in run.metrics for run in evaluated)]
-        columns = [
-            Column("run", numeric=False),
-            *(Column(titled(name), title(name), _higher(name)) for name in names),
-        ]
-        rows = [
-            [Cell(story.named(run.series), run.name, run.name), *(value(run.metrics.get(name)) for name in names)]
-            for run in evaluated
-        ]
-        parts.append(table("Evaluation", columns, rows))
+    parts += _evaluations(story)
     lead = (
         "Means over seeds ± half a 95 % interval. The number behind is the places an arm may have: where intervals of "
         "the differences do not separate two arms, they share places." if story.comparisons else ""
     )  # fmt: skip
     return Section("tables", "Figures", lead, tag("div", tag("div", parts, class_="tables"))) if parts else None
+
+
+def _evaluations(story: Story) -> list[Content]:
+    """A table a kind of signal, of runs by themselves."""
+    evaluated = [run for run in story.alone if run.metrics]
+    kinds = list(dict.fromkeys(run.modality for run in evaluated))
+    found: list[Content] = []
+    for kind in kinds:
+        own = [run for run in evaluated if run.modality == kind]
+        names = [name for name in RUN_FIGURES if any(name in run.metrics for run in own)]
+        columns = [Column(titled(name), title(name), _higher(name)) for name in names]
+        rows = [
+            [Cell(story.named(run.series), run.name, run.name), *(value(run.metrics.get(name)) for name in names)]
+            for run in own
+        ]
+        name = f"Evaluation: {kind}" if len(kinds) > 1 else "Evaluation"
+        found.append(table(name, [Column("run", numeric=False), *columns], rows))
+    return found
 
 
 def _groups(comparison: Comparison, story: Story, before: str) -> list[Content]:

@@ -21,7 +21,7 @@ def tokens(story: Story) -> Section | None:
     data: list[dict[str, Any]] = []
     for one in looks:
         maps = [shown for i in range(min(PICTURES, len(one.ids))) if (shown := _map(one, i, len(data), story))]
-        gallery = _gallery(one, story)
+        gallery = _gallery(one, story, opened=not blocks)
         if maps or gallery:
             head = tag("h3", story.named(one.run.series), tag("span", _sizes(one), class_="aside"))
             blocks.append(
@@ -93,7 +93,7 @@ def _sizes(one: Look) -> str:
     return f"{max(one.sizes, default=0):,} codes{levels}{grid}"
 
 
-def _gallery(one: Look, story: Story) -> Content:
+def _gallery(one: Look, story: Story, *, opened: bool) -> Content:
     if not one.gallery:
         return None
     rows = []
@@ -110,4 +110,7 @@ def _gallery(one: Look, story: Story) -> Content:
         f"Patches by code{level}, among {one.surveyed} held-out pictures: the code, how often it occurred, and what "
         "chose it (framed), with as much again on each side."
     )
-    return tag("div", tag("p", note, class_="note"), tag("div", rows, class_="gallery")) if rows else None
+    if not rows:
+        return None
+    summary = tag("summary", "Patches that chose a code")
+    return tag("details", summary, tag("p", note, class_="note"), tag("div", rows, class_="gallery"), open=opened)

@@ -50,10 +50,9 @@ def tradeoff(story: Story) -> Section | None:
         "titles": {name: titled(name) for name in (*names, *BITS, *TOKENS)},
         "higher": {name: higher[name] for name in chosen},
     }
-    bars = "Bars are 95 % intervals over seeds. " if story.comparisons else ""
-    lead = (
-        f"{bars}Dashed: what quantizes nothing, and the codecs measured beside. Which way is better stands at the axis."
-    )
+    lead = "Bars are 95 % intervals over seeds." if story.comparisons else "One run each, so there are no intervals."
+    if len(rated) < len(points) or codecs:
+        lead += " Dashed: what quantizes nothing, and codecs."
     return Section("tradeoff", "Bits and tokens", lead, body, data)
 
 
