@@ -4,6 +4,7 @@
   mmtok report compare/bits10 -o bits10.html          # a comparison, with error bars and places
   mmtok report runs/vq runs/fsq runs/codec            # side by side, of any kinds of signal
   mmtok report compare/                               # every run and comparison in a folder
+  mmtok report runs/survey --study survey             # a study, with its title and its questions
 
 The page asks the network for nothing, and opens from a disk. Tokenizers are loaded to draw maps of codes; where shards
 or checkpoints are elsewhere, the page says so and shows the rest.
@@ -20,6 +21,7 @@ REPORT = "report.html"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", type=Path, metavar="RUN|DIR", help="runs, comparisons, or folders of them")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="(default: report.html in the one folder given)")
+    parser.add_argument("--study", metavar="NAME|FILE", help="the study that the comparisons are parts of")
     parser.add_argument("--title", help="of the page (default: the names of what it shows)")
     parser.add_argument("--items", type=int, default=6, help="pictures or sounds of each run (default 6)")
     parser.add_argument("--quick", action="store_true", help="load no tokenizer: no maps, only items that files hold")
@@ -29,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from datetime import datetime
 
     from mmtok import __version__
+    from mmtok.compare.study import Study
     from mmtok.report.page import render, write_page
     from mmtok.report.story import tell
 
@@ -38,9 +41,15 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or (one / REPORT if one is not None else Path(REPORT))
     if out.is_dir():
         raise ValueError(f"{out} is a folder. Give a file: -o {out / REPORT}.")
-    story = tell(args.paths, args.items, args.quick, print)
+    study = Study.read(args.study) if args.study else None
+    asks = {part.name: part.asks for part in study.parts} if study else {}
+    story = tell(args.paths, args.items, args.quick, print, asks)
     names = [path.resolve().name for path in args.paths]
-    title = args.title or ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    title = (
+        args.title
+        or (study.title if study else "")
+        or ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    )
     now = datetime.now().astimezone()
     write_page(render(story, title, f"{now:%Y-%m-%d %H:%M} · mmtok {__version__}"), out)
     print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")

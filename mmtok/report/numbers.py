@@ -48,6 +48,14 @@ FIGURES: dict[str, Figure] = {
     "perplexity_norm": Figure("perplexity / codebook size"),
     "evenness": Figure("evenness (1 - Gini)"),
     "top1_share": Figure("share of the commonest code"),
+    "usage_active": Figure("codes in use"),
+    "usage_of_expected": Figure("codes in use, of what even use shows"),
+    "usage_perplexity_norm": Figure("perplexity / codebook size"),
+    "tokens_per_code": Figure("tokens a code"),
+    "bit_correlation_max": Figure("correlation of two bits, at most"),
+    "bit_entropy_mean": Figure("entropy of a bit"),
+    "joint_entropy": Figure("entropy of the ids", "bits"),
+    "bits_lost_to_dependence": Figure("bits lost to dependence"),
     "step_seconds": Figure("time an update", "s"),
     "peak_gib": Figure("memory in training", "GiB"),
     "encode_seconds_per_sample": Figure("time to encode an item", "s"),
@@ -56,16 +64,27 @@ FIGURES: dict[str, Figure] = {
 """Figures that have a name of their own; others are called by their key."""
 
 
+LEVELS, GAIN = "snr_levels_", "snr_gain_level_"
+"""Start of the names of figures with the number of a level."""
+
+
 def title(name: str) -> str:
     """Of a figure, without its unit."""
-    known = FIGURES.get(name)
-    return known.title if known else name.replace("_", " ")
+    return _figure(name).title
 
 
 def titled(name: str) -> str:
     """Of a figure, with its unit."""
-    known = FIGURES.get(name)
-    return f"{known.title} ({known.unit})" if known and known.unit else title(name)
+    known = _figure(name)
+    return f"{known.title} ({known.unit})" if known.unit else known.title
+
+
+def _figure(name: str) -> Figure:
+    if name.startswith(LEVELS):
+        return Figure(f"SNR of levels 1 to {name.removeprefix(LEVELS)}", "dB")
+    if name.startswith(GAIN):
+        return Figure(f"gain of level {name.removeprefix(GAIN)}", "dB")
+    return FIGURES.get(name, Figure(name.replace("_", " ")))
 
 
 def number(value: float | None) -> str:

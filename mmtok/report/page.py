@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from mmtok.report.html import Html, script_data, tag
 from mmtok.report.sections import SECTIONS
@@ -33,6 +34,8 @@ def render(story: Story, title: str, made: str) -> str:
         made: one line on when and by what.
     """
     sections = [found for one in SECTIONS if (found := one(story)) is not None]
+    data: dict[str, Any] = {section.id: section.data for section in sections if section.data is not None}
+    data["groups"] = {series: name for name, own in story.groups.items() for series in own}
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -46,7 +49,7 @@ def render(story: Story, title: str, made: str) -> str:
         "body",
         tag("a", "Skip to the verdict", href="#verdict", class_="skip"),
         tag("div", _side(sections), tag("main", _top(title, made, story), map(_section, sections)), class_="frame"),
-        script_data("data", {section.id: section.data for section in sections if section.data is not None}),
+        script_data("data", data),
         script_data("media", story.media.files),
         [tag("script", Html(_asset(name))) for name in SCRIPTS],
     )

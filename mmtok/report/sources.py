@@ -35,6 +35,8 @@ class Run:
     tokenizer: str = ""
     """Where `mmtok.load` finds it; empty where it is an adapter's."""
     seed: int | None = None
+    group: str = ""
+    """Name of its comparison; empty of a run by itself."""
 
     @property
     def modality(self) -> str:
@@ -64,6 +66,8 @@ class Comparison:
     runs: tuple[Run, ...]
     prefix: str = ""
     """Before an arm's name in its series' name, where there are several comparisons."""
+    asks: str = ""
+    """The question, where it is part of a study."""
 
     @property
     def summary(self) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from mmtok.report.sources import Comparison, Run, read_sources
 COLOURS = 10
 """Colours of series; an eleventh has the first one's again, and another mark."""
 LOOKED = 8
-"""Series whose tokenizers are asked: each is loaded and run when the report is made."""
+"""Series of a comparison whose tokenizers are asked: each is loaded and run when the report is made."""
 
 
 class Section(NamedTuple):
@@ -44,25 +45,44 @@ class Story:
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        """All of them, cells of comparisons included."""
-        return (*self.alone, *(run for one in self.comparisons for run in one.runs))
+        """All of them, cells of comparisons first."""
+        return (*(run for one in self.comparisons for run in one.runs), *self.alone)
 
     @property
     def series(self) -> tuple[str, ...]:
         """What has a colour, in order."""
         return tuple(dict.fromkeys(run.series for run in self.runs))
 
+    @cached_property
+    def groups(self) -> dict[str, list[str]]:
+        """Series by comparison; those of runs by themselves under ""."""
+        found: dict[str, list[str]] = {}
+        for run in self.runs:
+            own = found.setdefault(run.group, [])
+            if run.series not in own:
+                own.append(run.series)
+        return found
+
+    def group(self, series: str) -> str:
+        """Of a series."""
+        return next(name for name, own in self.groups.items() if series in own)
+
+    def colour(self, series: str) -> int:
+        """Number of its colour: its place in its group."""
+        return self.groups[self.group(series)].index(series)
+
     def swatch(self, series: str) -> Html:
         """The mark of a series in running text; its name stands beside it."""
-        number = self.series.index(series) % COLOURS
-        return tag("i", class_=f"swatch s{number}", aria_hidden="true")
+        return tag("i", class_=f"swatch s{self.colour(series) % COLOURS}", aria_hidden="true")
 
     def named(self, series: str) -> Html:
         """A series with its mark."""
         return tag("span", self.swatch(series), series, class_="named")
 
 
-def tell(paths: Sequence[Path], items: int, quick: bool, say: Callable[[str], None]) -> Story:
+def tell(
+    paths: Sequence[Path], items: int, quick: bool, say: Callable[[str], None], asks: Mapping[str, str] | None = None
+) -> Story:
     """Read the sources, and ask tokenizers for what only they know.
 
     Args:
@@ -70,18 +90,24 @@ def tell(paths: Sequence[Path], items: int, quick: bool, say: Callable[[str], No
         items: pictures or sounds of each series at most.
         quick: ask no tokenizer.
         say: what hears of progress.
+        asks: questions that comparisons answer, by the name of their folder, in the order they are told in.
 
     Raises:
         ValueError: there is nothing to report, or something is damaged.
     """
     alone, comparisons = read_sources(paths)
+    if asks:
+        order = [*asks, *(one.folder.name for one in comparisons)]
+        told = (dataclasses.replace(one, asks=asks.get(one.folder.name, "")) for one in comparisons)
+        comparisons = tuple(sorted(told, key=lambda one: order.index(one.folder.name)))
     if comparisons and (alone or len(comparisons) > 1):  # arms of one name in two places are two things
         comparisons = tuple(_prefixed(one) for one in comparisons)
-    runs = (*alone, *(run for one in comparisons for run in one.runs))
+    runs = (*(run for one in comparisons for run in one.runs), *alone)
     first = {run.series: run for run in reversed(runs)}
-    chosen = [first[name] for name in dict.fromkeys(run.series for run in runs)][:LOOKED]
-    looks = []
-    for run in chosen:
+    looks: list[Look] = []
+    for run in (first[name] for name in dict.fromkeys(run.series for run in runs)):
+        if sum(one.run.group == run.group for one in looks) == LOOKED:
+            continue
         if not quick:
             say(f"looking at {run.name}")
         looks.append(look(run, items, ask=not quick))
@@ -89,8 +115,9 @@ def tell(paths: Sequence[Path], items: int, quick: bool, say: Callable[[str], No
 
 
 def _prefixed(comparison: Comparison) -> Comparison:
+    prefix = f"{comparison.name}: "
     runs = tuple(
-        dataclasses.replace(run, name=f"{comparison.name}: {run.name}", series=f"{comparison.name}: {run.series}")
+        dataclasses.replace(run, name=prefix + run.name, series=prefix + run.series, group=comparison.name)
         for run in comparison.runs
     )
-    return dataclasses.replace(comparison, runs=runs, prefix=f"{comparison.name}: ")
+    return dataclasses.replace(comparison, runs=runs, prefix=prefix)

@@ -7,6 +7,13 @@
   const charts = [];
   const element = (id) => document.getElementById(id);
 
+  /** Of which comparison a section's charts are; undefined where there is one. */
+  const scopeOf = (section) => element(`${section}-scope`)?.value;
+  function isOff(section, name) {
+    const scope = scopeOf(section);
+    return Boolean(hidden[section]?.has(name)) || (scope !== undefined && report.data.groups[name] !== scope);
+  }
+
   /** A chart in an element; `build` gives its options, or null for nothing to draw. */
   function chart(id, section, build, zooms = false) {
     const place = element(id);
@@ -14,7 +21,7 @@
     const drawn = echarts.init(place, null, { renderer: "svg" });
     const draw = () => {
       drawn.clear();
-      drawn.setOption({ ...base(zooms), ...build(hidden[section] ?? new Set()) });
+      drawn.setOption({ ...base(zooms), ...build((name) => isOff(section, name)) });
       if (zooms) drawn.dispatchAction({ type: "takeGlobalCursor", key: "dataZoomSelect", dataZoomSelectActive: true });
     };
     charts.push({ section, draw });
@@ -58,7 +65,7 @@
   function against(rates) {
     return (off) => {
       const figure = element("tradeoff-figure").value;
-      const points = buys.points.filter((point) => point.figures[figure] && !off.has(point.name));
+      const points = buys.points.filter((point) => point.figures[figure] && !off(point.name));
       const rate = rates.find((name) => points.some((point) => point.figures[name]));
       if (!rate) return nothing("No rate was measured with this figure.");
       const rated = points.filter((point) => point.figures[rate]);
@@ -81,22 +88,23 @@
   function placed(rated, rate, figure) {
     const values = rated.map((point) => point.figures[rate][0]);
     const [low, high] = [Math.min(...values), Math.max(...values)];
-    const codecs = buys.codecs.map((codec) => ({ name: codec.name, points: codec.points.filter((one) => one[rate] !== undefined && one[figure] !== undefined) }));
+    const scope = scopeOf("tradeoff");
+    const beside = buys.codecs.filter((codec) => scope === undefined || codec.group === scope);
+    const codecs = beside.map((codec) => ({ name: codec.name, points: codec.points.filter((one) => one[rate] !== undefined && one[figure] !== undefined) }));
     const steps = codecs.some((codec) => codec.points.length > 1);
     if (high - low <= 0.01 * high && !steps) {
       const names = rated.map((point) => point.name);
-      const beside = codecs.filter((codec) => codec.points.length);
       return {
         axis: axis("category", `all at ${report.number(low)} ${buys.titles[rate]}`, { ...below, data: names, boundaryGap: true, axisLabel: { color: report.colour("ink"), fontSize: 12, interval: 0, hideOverlap: true, width: 90, overflow: "truncate" } }),
         series: [
           ...rated.flatMap((point, i) => scattered(point, i, figure, rate, false)),
-          ...beside.map((codec) => level(codec.name, codec.points[0][figure])),
+          ...codecs.filter((codec) => codec.points.length).map(({ name, points: [one] }, i) => level(`${name}, at ${report.number(one[rate])}`, one[figure], i)),
         ],
       };
     }
     const span = high - low;
     const wide = high > 8 * low;
-    const beside = rated.map((point, i) => rated.slice(0, i).filter((other) => Math.abs(other.figures[rate][0] - values[i]) < 0.02 * span).length);
+    const before = rated.map((point, i) => rated.slice(0, i).filter((other) => Math.abs(other.figures[rate][0] - values[i]) < 0.02 * span).length);
     const shift = (value, count) => (wide ? value * 1.06 ** count : value + 0.035 * span * count); // side by side, not on top
     const bounds = wide ? {} : { min: low - 0.15 * span, max: high + 0.3 * span };
     const inside = (one) => wide || (one[rate] >= bounds.min && one[rate] <= bounds.max);
@@ -104,7 +112,7 @@
     return {
       axis: axis(wide ? "log" : "value", buys.titles[rate], { ...below, ...bounds, splitNumber: 4 }),
       series: [
-        ...rated.flatMap((point, i) => scattered(point, shift(values[i], beside[i]), figure, rate, true)),
+        ...rated.flatMap((point, i) => scattered(point, shift(values[i], before[i]), figure, rate, true)),
         ...lines.map((codec) => dashed(codec.name, codec.points.map((one) => [one[rate], one[figure]]))),
       ],
     };
@@ -130,13 +138,19 @@
       label: { show: labelled, position: "right", distance: 8, formatter: () => point.name, color: report.colour("ink"), fontSize: 12, overflow: "truncate", width: 130 },
       labelLayout: { hideOverlap: true },
     }];
-    if (half) {
-      found.push({ name: point.name, type: "line", symbol: "rect", symbolSize: [9, 1.5], color: colour, silent: true, lineStyle: { width: 1.5, opacity: 0.75 }, data: [[x, y - half], [x, y + half]] });
-    }
+    if (half) found.push(bar(point.name, colour, x, y, half));
     return found;
   }
+  /** An interval, with its ends. */
+  const bar = (name, color, x, y, half) => ({
+    name, type: "line", symbol: "rect", symbolSize: [9, 1.5], color, silent: true, lineStyle: { width: 1.5, opacity: 0.75 }, data: [[x, y - half], [x, y + half]],
+  });
   /** What has a height and no place across: a line over the whole width. */
-  const level = (name, value) => ({ name, type: "line", data: [], markLine: ceilings([{ name, figures: { value: [value] } }], "value") });
+  const level = (name, value, i) => {
+    const markLine = ceilings([{ name, figures: { value: [value] } }], "value");
+    markLine.label.position = ["insideEndTop", "insideMiddleTop", "insideEndBottom"][i % 3]; // codecs are often close
+    return { name, type: "line", data: [], markLine };
+  };
   function dashed(name, data) {
     const colour = report.colour("muted");
     return {
@@ -155,6 +169,20 @@
     element("tradeoff-figure").addEventListener("change", () => redraw("tradeoff"));
   }
 
+  // What each level buys.
+  if (report.data.levels) {
+    chart("levels-snr", "levels", (off) => ({
+      xAxis: axis("value", "levels decoded", { ...below, minInterval: 1 }),
+      yAxis: axis("value", ""),
+      grid: { left: 6, right: 18, top: 12, bottom: 26, containLabel: true },
+      series: report.data.levels.filter((line) => !off(line.name)).flatMap((line) => [
+        { name: line.name, type: "line", data: line.points.map(([level, mean]) => [level, mean]), color: paint(line.colour), symbol: SYMBOLS[line.colour % SYMBOLS.length], symbolSize: 8, lineStyle: { width: 1.7 } },
+        ...line.points.filter(([, , half]) => half).map(([level, mean, half]) => bar(line.name, paint(line.colour), level, mean, half)),
+      ]),
+      tooltip: tooltip("item", (at) => `${dot(at.color)}<b>${report.escape(at.seriesName)}</b><br>${report.number(at.value[1])} dB with ${at.value[0]} levels`),
+    }));
+  }
+
   // Curves of logs.
   function curve(id, section, first) {
     const choice = element(`${id}-column`);
@@ -162,7 +190,7 @@
     if (!choice) return;
     if (first) choice.value = first;
     const draw = chart(id, section, (off) => {
-      const runs = report.data[section].runs.filter((run) => run.columns[choice.value] && !off.has(run.series));
+      const runs = report.data[section].runs.filter((run) => run.columns[choice.value] && !off(run.series));
       const logarithmic = log?.checked;
       const series = runs.map((run) => {
         const [steps, values] = run.columns[choice.value];
@@ -197,7 +225,7 @@
   if (used) {
     const level = element("usage-level");
     chart("usage-shares", "usage", (off) => {
-      const drawn = used.shares.filter((one) => !off.has(one.name) && one.levels[Number(level?.value ?? 0)]);
+      const drawn = used.shares.filter((one) => !off(one.name) && one.levels[Number(level?.value ?? 0)]);
       const series = drawn.map((one) => ({
         name: one.name, type: "line", step: "start", symbol: "none", color: paint(one.colour), lineStyle: { width: 1.7 },
         data: one.levels[Number(level?.value ?? 0)], emphasis: { disabled: true },
@@ -225,14 +253,19 @@
   }
   report.onTheme(() => redraw());
   for (const group of document.querySelectorAll("[data-legend]")) {
-    const off = (hidden[group.dataset.legend] = new Set());
-    for (const key of group.querySelectorAll("button")) {
+    const section = group.dataset.legend;
+    const off = (hidden[section] = new Set());
+    const keys = [...group.querySelectorAll("button")];
+    for (const key of keys) {
       key.addEventListener("click", () => {
         const name = key.dataset.series;
         if (!off.delete(name)) off.add(name);
         key.setAttribute("aria-pressed", String(!off.has(name)));
-        redraw(group.dataset.legend);
+        redraw(section);
       });
     }
+    const within = () => keys.forEach((key) => { key.hidden = scopeOf(section) !== undefined && report.data.groups[key.dataset.series] !== scopeOf(section); });
+    element(`${section}-scope`)?.addEventListener("change", () => { within(); redraw(section); });
+    within();
   }
 })();

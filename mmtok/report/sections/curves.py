@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from mmtok.report.html import tag
-from mmtok.report.sections.widgets import chart, check, legend, lines, select
+from mmtok.report.sections.widgets import chart, check, legend, lines, scope, select
 from mmtok.report.story import Section, Story
 
 FIRST = ("val/psnr", "val/si_sdr", "loss", "val/loss")
@@ -33,7 +33,11 @@ def curves(story: Story) -> Section | None:
         for side in ("left", "right")
     ]  # fmt: skip
     series = list(dict.fromkeys(run.series for run in runs))
-    body = tag("div", legend(story, series, "curves"), tag("div", panels, class_="two"))
+    body = tag(
+        "div",
+        tag("div", scope(story, "curves"), legend(story, series, "curves"), class_="controls"),
+        tag("div", panels, class_="two"),
+    )
     first = [name for name in FIRST if name in names] + names
     data = {"runs": lines(runs, names, story), "first": list(dict.fromkeys(first))[:2]}
     lead = "Drag over a chart to zoom in. Runs of one arm share its colour."

@@ -85,7 +85,8 @@ def _differing(story: Story) -> Content:
     rows = [
         [Cell(tag("code", key), key, key), *(Cell(str(flat[name].get(key, "–"))) for name in names)] for key in other
     ]
-    return table("Settings that differ", columns, rows)
+    summary = tag("summary", f"Settings that differ ({len(rows)})")
+    return tag("details", summary, tag("div", table("Settings that differ", columns, rows), class_="folded"))
 
 
 def _definitions(story: Story) -> Content:

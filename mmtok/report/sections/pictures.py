@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from mmtok.evaluation.metrics import psnr
-from mmtok.report.html import Html, tag
+from mmtok.report.html import Content, Html, tag
 from mmtok.report.media import png
-from mmtok.report.sections.widgets import picture
+from mmtok.report.sections.widgets import by_group, picture
 from mmtok.report.story import Section, Story
 
 
@@ -26,8 +26,13 @@ def pictures(story: Story) -> Section | None:
                 row.append(
                     slider(keys[0], keys[1], one.inputs[item], one.outputs[item], f"{one.run.name}, picture {item + 1}")
                 )
-    blocks = [
-        tag("div", tag("h3", story.named(one.run.series), _mean(one.run.metrics)), tag("div", row, class_="sliders"))
+    blocks: list[tuple[str, Content]] = [
+        (
+            one.run.series,
+            tag(
+                "div", tag("h3", story.named(one.run.series), _mean(one.run.metrics)), tag("div", row, class_="sliders")
+            ),
+        )
         for row, one in zip(rows, looks, strict=True)
         if row
     ]
@@ -35,7 +40,7 @@ def pictures(story: Story) -> Section | None:
     lead = (
         f"Drag, or use the arrow keys: left of the line is the input, right of it what came back from the codes.{left}"
     )
-    return Section("pictures", "Reconstructions", lead, tag("div", blocks)) if blocks else None
+    return Section("pictures", "Reconstructions", lead, tag("div", by_group(story, blocks))) if blocks else None
 
 
 def slider(before: str, after: str, x: Tensor, y: Tensor, name: str) -> Html:

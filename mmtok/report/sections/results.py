@@ -5,6 +5,7 @@ from __future__ import annotations
 from mmtok.compare.axes import GROUPS, axis_of, columns_of
 from mmtok.report.html import Content, tag
 from mmtok.report.numbers import title, titled
+from mmtok.report.sections.widgets import by_group
 from mmtok.report.sources import Comparison
 from mmtok.report.story import Section, Story
 from mmtok.report.tables import Cell, Column, interval, table, value
@@ -19,19 +20,20 @@ RUN_FIGURES = (
 
 def results(story: Story) -> Section | None:
     """A table a group of figures."""
-    parts: list[Content] = []
+    blocks: list[tuple[str, Content]] = []
     for one in story.comparisons:
-        before = f"{one.name}: " if len(story.comparisons) > 1 else ""
-        parts += _groups(one, story, before)
-        parts += _codecs(one, before)
+        before = one.prefix
+        parts = _groups(one, story, before) + _codecs(one, before)
         if missing := one.results["missing"]:
             parts.append(tag("div", tag("h3", f"{before}Missing"), tag("ul", [tag("li", line) for line in missing])))
-    parts += _evaluations(story)
+        blocks.append((one.prefix + one.arms[0], tag("div", parts, class_="tables")))
+    if evaluated := _evaluations(story):
+        blocks.append((story.alone[0].series, tag("div", evaluated, class_="tables")))
     lead = (
         "Means over seeds ± half a 95 % interval. The number behind is the places an arm may have: where intervals of "
         "the differences do not separate two arms, they share places." if story.comparisons else ""
     )  # fmt: skip
-    return Section("tables", "Figures", lead, tag("div", tag("div", parts, class_="tables"))) if parts else None
+    return Section("tables", "Figures", lead, tag("div", by_group(story, blocks))) if blocks else None
 
 
 def _evaluations(story: Story) -> list[Content]:

@@ -7,7 +7,11 @@ from torch import Tensor
 from mmtok.report.html import Content, Html, tag
 from mmtok.report.looking import Look
 from mmtok.report.media import SECONDS, Media, loudest, spectrum, wav
+from mmtok.report.sections.widgets import by_group
 from mmtok.report.story import Section, Story
+
+ROOM = 4_500_000
+"""Characters of media after which no other sound is added: what follows wants room too."""
 
 
 def sounds(story: Story) -> Section | None:
@@ -15,15 +19,15 @@ def sounds(story: Story) -> Section | None:
     looks = [one for one in story.looks if one.run.modality == "audio" and one.inputs]
     if not looks:
         return None
-    blocks: list[Html] = []
-    for item in range(max(len(one.inputs) for one in looks)):
-        if block := _item(item, looks, story):
-            blocks.append(block)
-        if story.media.full:
-            break
-    left = " Some were left out to keep the page small." if story.media.full else ""
+    blocks: list[tuple[str, Content]] = []
+    most = max(len(one.inputs) for one in looks)
+    for item, name in [(item, name) for item in range(most) for name in story.groups]:
+        own = [one for one in looks if one.run.group == name]
+        if story.media.size < ROOM and (block := _item(item, own, story)):
+            blocks.append((own[0].run.series, block))
+    left = " Some were left out to keep the page small." if story.media.size >= ROOM else ""
     lead = f"The first {SECONDS:.0f} seconds of held-out sounds. What is bright is as loud as the input's peak.{left}"
-    return Section("sounds", "Sounds", lead, tag("div", blocks)) if blocks else None
+    return Section("sounds", "Sounds", lead, tag("div", by_group(story, blocks))) if blocks else None
 
 
 def _item(item: int, looks: list[Look], story: Story) -> Html | None:

@@ -7,7 +7,7 @@ from typing import Any
 from mmtok.report.html import Content, Html, tag
 from mmtok.report.looking import Look
 from mmtok.report.media import png
-from mmtok.report.sections.widgets import picture, select
+from mmtok.report.sections.widgets import by_group, picture, select
 from mmtok.report.story import Section, Story
 
 PICTURES = 4
@@ -17,16 +17,15 @@ PICTURES = 4
 def tokens(story: Story) -> Section | None:
     """Maps, then galleries, a series each."""
     looks = [one for one in story.looks if one.ids or one.gallery]
-    blocks: list[Html] = []
+    blocks: list[tuple[str, Content]] = []
     data: list[dict[str, Any]] = []
     for one in looks:
         maps = [shown for i in range(min(PICTURES, len(one.ids))) if (shown := _map(one, i, len(data), story))]
         gallery = _gallery(one, story, opened=not blocks)
         if maps or gallery:
             head = tag("h3", story.named(one.run.series), tag("span", _sizes(one), class_="aside"))
-            blocks.append(
-                tag("div", head, _controls(one, len(data)) if maps else None, tag("div", maps, class_="maps"), gallery)
-            )
+            controls = _controls(one, len(data)) if maps else None
+            blocks.append((one.run.series, tag("div", head, controls, tag("div", maps, class_="maps"), gallery)))
             data.append(_plain(one))
     notes = [tag("p", note, class_="note") for one in story.looks for note in one.notes]
     if not blocks and not notes:
@@ -35,7 +34,7 @@ def tokens(story: Story) -> Section | None:
         "Each square of a map is a code. Point at one, or move with the arrow keys: all squares of the same code light "
         "up. Below, patches that chose a code, nearest first, in what surrounds them." if blocks else ""
     )  # fmt: skip
-    return Section("tokens", "Tokens", lead, tag("div", blocks, notes), data)
+    return Section("tokens", "Tokens", lead, tag("div", by_group(story, blocks), notes), data)
 
 
 def _controls(one: Look, number: int) -> Html:

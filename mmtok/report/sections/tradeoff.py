@@ -8,7 +8,7 @@ from mmtok.compare.axes import axis_of
 from mmtok.report.html import tag
 from mmtok.report.numbers import title, titled
 from mmtok.report.sections.results import RUN_FIGURES
-from mmtok.report.sections.widgets import chart, legend, select
+from mmtok.report.sections.widgets import chart, legend, scope, select
 from mmtok.report.sources import Comparison
 from mmtok.report.story import Section, Story
 
@@ -33,6 +33,7 @@ def tradeoff(story: Story) -> Section | None:
         tag(
             "div",
             select("Figure", "tradeoff-figure", [(name, titled(name)) for name in chosen]),
+            scope(story, "tradeoff"),
             legend(story, series, "tradeoff"),
             class_="controls",
         ),
@@ -60,7 +61,7 @@ def _arms(comparison: Comparison, story: Story) -> list[dict[str, Any]]:
     return [
         {
             "name": comparison.prefix + arm,
-            "colour": story.series.index(comparison.prefix + arm),
+            "colour": story.colour(comparison.prefix + arm),
             "figures": {
                 name: [arms[arm]["mean"], arms[arm]["half"]] for name, arms in comparison.summary.items() if arm in arms
             },
@@ -73,7 +74,7 @@ def _runs(story: Story) -> list[dict[str, Any]]:
     return [
         {
             "name": run.series,
-            "colour": story.series.index(run.series),
+            "colour": story.colour(run.series),
             "figures": {name: [run.metrics[name], None] for name in RUN_FIGURES if name in run.metrics},
         }
         for run in story.alone
@@ -88,6 +89,7 @@ def _codecs(comparison: Comparison) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
+            "group": comparison.prefix.removesuffix(": "),
             "points": [{rate.get(row["unit"], title(row["unit"])): row["rate"], **row["metrics"]} for row in own],
         }
         for name in dict.fromkeys(row["codec"] for row in rows)

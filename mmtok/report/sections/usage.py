@@ -9,7 +9,7 @@ from typing import Any
 from mmtok.report.html import Content, tag
 from mmtok.report.looking import Look
 from mmtok.report.numbers import number
-from mmtok.report.sections.widgets import chart, legend, lines, select
+from mmtok.report.sections.widgets import chart, legend, lines, scope, select
 from mmtok.report.story import Section, Story
 from mmtok.report.tables import Cell, Column, table, value
 
@@ -45,7 +45,13 @@ def usage(story: Story) -> Section | None:
                 chart("usage-history", "Use of codes over updates, a line a run"),
             )
         )
-    body = tag("div", legend(story, series, "usage"), tag("div", panels, class_="two"), _table(story), _told(counted))
+    body = tag(
+        "div",
+        tag("div", scope(story, "usage"), legend(story, series, "usage"), class_="controls"),
+        tag("div", panels, class_="two"),
+        _table(story),
+        _told(counted),
+    )
     data = {
         "shares": [_shares(one, story) for one in counted],
         "runs": lines(runs, names, story),
@@ -63,7 +69,7 @@ def _order(name: str) -> tuple[int, str]:
 def _shares(one: Look, story: Story) -> dict[str, Any]:
     return {
         "name": one.run.series,
-        "colour": story.series.index(one.run.series),
+        "colour": story.colour(one.run.series),
         "levels": [shares_by_rank(level) for level in one.counts],
     }
 

@@ -12,7 +12,8 @@ from mmtok.report.story import Section, Story
 
 JUDGED = (
     "psnr", "ssim", "LPIPS-alex", "LPIPS-vgg", "FD-EffLite0", "si_sdr", "mel", "pesq", "stoi", "prior_bits_per_sample",
-    "linear_accuracy", "transformer_accuracy", "active_of_expected", "step_seconds",
+    "linear_accuracy", "transformer_accuracy", "bits_lost_to_dependence", "active_of_expected", "usage_of_expected",
+    "step_seconds",
 )  # fmt: skip
 """Figures that get a sentence, in order."""
 RATES = ("tokens_per_sample", "tokens_per_image", "tokens_per_second")
@@ -24,7 +25,7 @@ def verdict(story: Story) -> Section:
     parts: list[Content] = []
     for one in story.comparisons:
         if len(story.comparisons) > 1:
-            parts.append(tag("h3", one.name))
+            parts.append(tag("div", tag("h3", one.name), tag("p", one.asks, class_="asks") if one.asks else None))
         parts.append(tag("ul", [tag("li", said) for said in of_comparison(one, story)], class_="sentences"))
     if story.alone:
         if story.comparisons:

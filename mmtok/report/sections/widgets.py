@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from mmtok.report.html import Content, Html, tag
 from mmtok.report.numbers import thin
 from mmtok.report.sources import Run
-from mmtok.report.story import COLOURS, Story
+from mmtok.report.story import Story
 
 POINTS = 120_000
 """Of all curves of a chart together, about 12 characters each."""
@@ -27,6 +27,26 @@ def select(label: str, identity: str, choices: Iterable[tuple[str, str]]) -> Htm
 def check(label: str, identity: str) -> Html:
     """A labelled box to tick."""
     return tag("label", tag("input", type="checkbox", id=identity), tag("span", label))
+
+
+def scope(story: Story, section: str) -> Content:
+    """Which comparison a section's charts show, where there are several."""
+    if len(story.groups) < 2:
+        return None
+    return select("Of", f"{section}-scope", [(name, name or "runs") for name in story.groups])
+
+
+def by_group(story: Story, blocks: Sequence[tuple[str, Content]]) -> Content:
+    """Blocks of series (name, block); where there are several comparisons, each comparison's can be folded away."""
+    if len(story.groups) < 2:
+        return [block for _, block in blocks]
+    found: list[Html] = []
+    for name in story.groups:
+        own = [block for series, block in blocks if story.group(series) == name]
+        if own:
+            summary = tag("summary", name or "runs")
+            found.append(tag("details", summary, tag("div", own, class_="folded"), open=not found, class_="group"))
+    return found
 
 
 def legend(story: Story, names: Sequence[str], charts: str) -> Content:
@@ -56,10 +76,5 @@ def lines(runs: Sequence[Run], names: Sequence[str], story: Story) -> list[dict[
         for name in names:
             if points := thin(run.log.columns.get(name, []), most):
                 columns[name] = [[step for step, _ in points], [float(f"{value:.5g}") for _, value in points]]
-        found.append(
-            {"name": run.name, "series": run.series, "colour": story.series.index(run.series), "columns": columns}
-        )
+        found.append({"name": run.name, "series": run.series, "colour": story.colour(run.series), "columns": columns})
     return found
-
-
-__all__ = ["COLOURS", "chart", "check", "legend", "lines", "picture", "select"]

@@ -159,8 +159,7 @@ def test_colours_change_by_the_keyboard_and_stay(page):
 def test_axe_has_nothing_to_say(page, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is missing: make test-browser")
     page.emulate_media(color_scheme=scheme)
-    for closed in page.locator("details:not([open]) > summary").all():
-        closed.click()
+    page.eval_on_selector_all("details", "all => all.forEach(one => { one.open = true; })")
     found = axe.Axe().run(page).response["violations"]
     assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found] == []
 
