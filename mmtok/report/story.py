@@ -75,9 +75,13 @@ class Story:
         """The mark of a series in running text; its name stands beside it."""
         return tag("i", class_=f"swatch s{self.colour(series) % COLOURS}", aria_hidden="true")
 
+    def label(self, series: str) -> str:
+        """Its name where its group is told beside it."""
+        return series.removeprefix(f"{self.group(series)}: ")
+
     def named(self, series: str) -> Html:
         """A series with its mark."""
-        return tag("span", self.swatch(series), series, class_="named")
+        return tag("span", self.swatch(series), self.label(series), class_="named")
 
 
 def tell(

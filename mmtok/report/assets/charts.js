@@ -14,6 +14,12 @@
     return Boolean(hidden[section]?.has(name)) || (scope !== undefined && report.data.groups[name] !== scope);
   }
 
+  /** A name without its comparison's, which the choice above the chart tells. */
+  function short(name, series = name) {
+    const group = report.data.groups[series];
+    return group && name.startsWith(`${group}: `) ? name.slice(group.length + 2) : name;
+  }
+
   /** A chart in an element; `build` gives its options, or null for nothing to draw. */
   function chart(id, section, build, zooms = false) {
     const place = element(id);
@@ -93,7 +99,7 @@
     const codecs = beside.map((codec) => ({ name: codec.name, points: codec.points.filter((one) => one[rate] !== undefined && one[figure] !== undefined) }));
     const steps = codecs.some((codec) => codec.points.length > 1);
     if (high - low <= 0.01 * high && !steps) {
-      const names = rated.map((point) => point.name);
+      const names = rated.map((point) => short(point.name));
       return {
         axis: axis("category", `all at ${report.number(low)} ${buys.titles[rate]}`, { ...below, data: names, boundaryGap: true, axisLabel: { color: report.colour("ink"), fontSize: 12, interval: 0, hideOverlap: true, width: 90, overflow: "truncate" } }),
         series: [
@@ -128,14 +134,14 @@
     const colour = paint(point.colour);
     const [y, half] = point.figures[figure];
     const told = [
-      `${dot(colour)}<b>${report.escape(point.name)}</b>`,
+      `${dot(colour)}<b>${report.escape(short(point.name))}</b>`,
       `${report.escape(buys.titles[figure])} ${report.number(y)}${half ? ` ± ${report.number(half)}` : ""}`,
       `${report.escape(buys.titles[rate])} ${report.number(point.figures[rate][0])}`,
     ].join("<br>");
     const found = [{
       name: point.name, type: "scatter", symbol: SYMBOLS[point.colour % SYMBOLS.length], symbolSize: 11, color: colour, z: 3,
       data: [{ value: [x, y], told }], itemStyle: { opacity: 1 },
-      label: { show: labelled, position: "right", distance: 8, formatter: () => point.name, color: report.colour("ink"), fontSize: 12, overflow: "truncate", width: 130 },
+      label: { show: labelled, position: "right", distance: 8, formatter: () => short(point.name), color: report.colour("ink"), fontSize: 12, overflow: "truncate", width: 130 },
       labelLayout: { hideOverlap: true },
     }];
     if (half) found.push(bar(point.name, colour, x, y, half));
@@ -161,7 +167,7 @@
   const ceilings = (free, figure) => ({
     silent: true, symbol: "none", lineStyle: { type: [5, 4], color: report.colour("muted"), width: 1 },
     label: { position: "insideStartTop", color: report.colour("muted"), fontSize: 11, formatter: (at) => at.name },
-    data: free.map((point) => ({ name: point.name, yAxis: point.figures[figure][0] })),
+    data: free.map((point) => ({ name: short(point.name), yAxis: point.figures[figure][0] })),
   });
   if (buys) {
     chart("tradeoff-bits", "tradeoff", against(buys.axes[0]));
@@ -176,7 +182,7 @@
       yAxis: axis("value", ""),
       grid: { left: 6, right: 18, top: 12, bottom: 26, containLabel: true },
       series: report.data.levels.filter((line) => !off(line.name)).flatMap((line) => [
-        { name: line.name, type: "line", data: line.points.map(([level, mean]) => [level, mean]), color: paint(line.colour), symbol: SYMBOLS[line.colour % SYMBOLS.length], symbolSize: 8, lineStyle: { width: 1.7 } },
+        { name: short(line.name), type: "line", data: line.points.map(([level, mean]) => [level, mean]), color: paint(line.colour), symbol: SYMBOLS[line.colour % SYMBOLS.length], symbolSize: 8, lineStyle: { width: 1.7 } },
         ...line.points.filter(([, , half]) => half).map(([level, mean, half]) => bar(line.name, paint(line.colour), level, mean, half)),
       ]),
       tooltip: tooltip("item", (at) => `${dot(at.color)}<b>${report.escape(at.seriesName)}</b><br>${report.number(at.value[1])} dB with ${at.value[0]} levels`),
@@ -195,7 +201,7 @@
       const series = runs.map((run) => {
         const [steps, values] = run.columns[choice.value];
         const data = steps.map((step, i) => [step, values[i]]).filter(([, value]) => !logarithmic || value > 0);
-        return { name: run.name, type: "line", data, color: paint(run.colour), showSymbol: data.length < 3, symbolSize: 5, lineStyle: { width: 1.7, opacity: 0.9 }, emphasis: { disabled: true } };
+        return { name: short(run.name, run.series), type: "line", data, color: paint(run.colour), showSymbol: data.length < 3, symbolSize: 5, lineStyle: { width: 1.7, opacity: 0.9 }, emphasis: { disabled: true } };
       });
       return {
         xAxis: axis("value", "updates", { ...below, min: "dataMin", max: "dataMax", axisLabel: { color: report.colour("muted"), fontSize: 11.5, hideOverlap: true, formatter: report.number } }),
@@ -227,7 +233,7 @@
     chart("usage-shares", "usage", (off) => {
       const drawn = used.shares.filter((one) => !off(one.name) && one.levels[Number(level?.value ?? 0)]);
       const series = drawn.map((one) => ({
-        name: one.name, type: "line", step: "start", symbol: "none", color: paint(one.colour), lineStyle: { width: 1.7 },
+        name: short(one.name), type: "line", step: "start", symbol: "none", color: paint(one.colour), lineStyle: { width: 1.7 },
         data: one.levels[Number(level?.value ?? 0)], emphasis: { disabled: true },
       }));
       if (series.length) {

@@ -35,7 +35,7 @@ def curves(story: Story) -> Section | None:
     series = list(dict.fromkeys(run.series for run in runs))
     body = tag(
         "div",
-        tag("div", scope(story, "curves"), legend(story, series, "curves"), class_="controls"),
+        tag("div", scope(story, "curves", series), legend(story, series, "curves"), class_="controls"),
         tag("div", panels, class_="two"),
     )
     first = [name for name in FIRST if name in names] + names

@@ -16,9 +16,8 @@ def levels(story: Story) -> Section | None:
     lines = [line for one in story.comparisons for line in _lines(one, story)]
     if not lines:
         return None
-    controls = tag(
-        "div", scope(story, "levels"), legend(story, [line["name"] for line in lines], "levels"), class_="controls"
-    )
+    series = [line["name"] for line in lines]
+    controls = tag("div", scope(story, "levels", series), legend(story, series, "levels"), class_="controls")
     drawn = chart("levels-snr", "Signal-to-noise ratio in dB over the number of levels decoded, a line an arm")
     lead = (
         "Signal-to-noise ratio (dB) of items decoded from their first levels alone. Bars are 95 % intervals over seeds."

@@ -33,7 +33,7 @@ def tradeoff(story: Story) -> Section | None:
         tag(
             "div",
             select("Figure", "tradeoff-figure", [(name, titled(name)) for name in chosen]),
-            scope(story, "tradeoff"),
+            scope(story, "tradeoff", [point["name"] for point in rated]),
             legend(story, series, "tradeoff"),
             class_="controls",
         ),

@@ -47,7 +47,7 @@ def usage(story: Story) -> Section | None:
         )
     body = tag(
         "div",
-        tag("div", scope(story, "usage"), legend(story, series, "usage"), class_="controls"),
+        tag("div", scope(story, "usage", series), legend(story, series, "usage"), class_="controls"),
         tag("div", panels, class_="two"),
         _table(story),
         _told(counted),

@@ -29,11 +29,10 @@ def check(label: str, identity: str) -> Html:
     return tag("label", tag("input", type="checkbox", id=identity), tag("span", label))
 
 
-def scope(story: Story, section: str) -> Content:
-    """Which comparison a section's charts show, where there are several."""
-    if len(story.groups) < 2:
-        return None
-    return select("Of", f"{section}-scope", [(name, name or "runs") for name in story.groups])
+def scope(story: Story, section: str, series: Iterable[str]) -> Content:
+    """Which comparison a section's charts show, where they have series of several."""
+    names = list(dict.fromkeys(map(story.group, series)))
+    return select("Of", f"{section}-scope", [(name, name or "runs") for name in names]) if len(names) > 1 else None
 
 
 def by_group(story: Story, blocks: Sequence[tuple[str, Content]]) -> Content:
@@ -54,7 +53,15 @@ def legend(story: Story, names: Sequence[str], charts: str) -> Content:
     if len(names) < 2:
         return None
     buttons = [
-        tag("button", story.swatch(name), name, type="button", aria_pressed="true", data_series=name, class_="key")
+        tag(
+            "button",
+            story.swatch(name),
+            story.label(name),
+            type="button",
+            aria_pressed="true",
+            data_series=name,
+            class_="key",
+        )
         for name in names
     ]
     return tag("div", buttons, class_="legend", role="group", aria_label="Series shown", data_legend=charts)

@@ -93,7 +93,7 @@ def test_a_table_sorts_by_the_keyboard_and_copies_what_is_seen(page):
     page.keyboard.press("Enter")
     assert head.get_attribute("aria-sort") == "descending"
     names = [name.strip() for name in table.locator("tbody td:first-child").all_inner_texts()]
-    assert names == ["pictures: none", "pictures: vq", "pictures: <b>fsq</b>"]
+    assert names == ["none", "vq", "<b>fsq</b>"]
     page.keyboard.press("Enter")
     assert head.get_attribute("aria-sort") == "ascending"
     table.get_by_role("button", name=re.compile("Markdown")).focus()
@@ -167,3 +167,13 @@ def test_axe_has_nothing_to_say(page, scheme):
 def test_a_narrow_window_scrolls_down_alone(page):
     page.set_viewport_size({"width": 400, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+def test_charts_show_one_comparison_at_a_time(page):
+    chart, scope = page.locator("#curves-left"), page.locator("#curves-scope")
+    before = chart.inner_html()
+    assert scope.locator("option").all_inner_texts() == ["pictures", "sounds", "runs"]
+    assert page.locator("[data-legend=curves] button:visible").all_inner_texts() == ["none", "vq", "<b>fsq</b>"]
+    scope.select_option("runs")
+    assert chart.inner_html() != before
+    assert page.locator("[data-legend=curves] button:visible").all_inner_texts() == ["run"]
