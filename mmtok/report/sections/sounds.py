@@ -26,7 +26,7 @@ def sounds(story: Story) -> Section | None:
         if story.media.size < ROOM and (block := _item(item, own, story)):
             blocks.append((own[0].run.series, block))
     left = " Some were left out to keep the page small." if story.media.size >= ROOM else ""
-    lead = f"The first {SECONDS:.0f} seconds of held-out sounds. What is bright is as loud as the input's peak.{left}"
+    lead = f"The first {SECONDS:.0f} seconds of held-out sounds. The brightest is as loud as the input's peak.{left}"
     return Section("sounds", "Sounds", lead, tag("div", by_group(story, blocks))) if blocks else None
 
 
