@@ -14,7 +14,7 @@ bundle, vocabulary, source, target = sys.argv[1:]
 tok = AutoModel.from_pretrained(bundle, trust_remote_code=True).eval()
 codes = tok.encode(tok.preprocess(source))
 ids = tok.to_ids(codes, vocab=vocabulary)
-again = tok.from_ids(ids, vocab=vocabulary)
+again = tok.from_ids(ids, vocab=vocabulary, grid=codes.grid)
 x = tok.decode(again)
 
 print(f"codes {tuple(codes.ids.shape)}: {codes.ids[0, :, :6].tolist()} ...")

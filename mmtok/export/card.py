@@ -56,7 +56,7 @@ def _use(spec: TokenSpec, part: str) -> Iterator[str]:
         yield f'codes = tok.encode(tok.preprocess("{_INPUT[spec.modality]}"))  # codes.ids: (B, L, T) int64'
         yield 'ids = tok.to_ids(codes, vocab="VOCABULARY")  # made by: mmtok vocab merge'
     if part != "encoder":
-        yield 'x = tok.decode(tok.from_ids(ids, vocab="VOCABULARY"))  # in [-1, 1]'
+        yield 'x = tok.decode(tok.from_ids(ids, vocab="VOCABULARY", grid=codes.grid))  # in [-1, 1]'
     yield "```"
 
 

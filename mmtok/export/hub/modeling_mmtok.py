@@ -4,7 +4,7 @@
 tok = AutoModel.from_pretrained(BUNDLE, trust_remote_code=True)
 codes = tok.encode(tok.preprocess("picture.png"))      # codes.ids (B, L, T) int64, 0 .. size - 1 of each level
 ids = tok.to_ids(codes, vocab=VOCABULARY)              # what a language model reads
-x = tok.decode(tok.from_ids(ids, vocab=VOCABULARY))
+x = tok.decode(tok.from_ids(ids, vocab=VOCABULARY, grid=codes.grid))
 ```
 """
 

@@ -228,14 +228,15 @@ def in_a_process_without_mmtok(script, *words):
     return subprocess.run([sys.executable, "-I", "-c", start], capture_output=True, text=True, cwd="/", check=False)
 
 
-def test_the_five_lines_work_where_mmtok_is_absent(tmp_path, monkeypatch):
+@pytest.mark.parametrize("rows", [True, False])
+def test_the_five_lines_work_where_mmtok_is_absent(tmp_path, monkeypatch, rows):
     # downstream.md 3.2, chameleon#74 and transformers#33647: ids were hidden inside `forward`. platform.md 9:
     # transformers builds on the meta device, where buffers that are not saved came back as garbage.
     pytest.importorskip("transformers")
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     tokenizer = image({"name": "vq", "codebook_size": 32})
-    bundle = write_bundle(tokenizer, tmp_path / "bundle", rows=True)
+    bundle = write_bundle(tokenizer, tmp_path / "bundle", rows=rows)
     vocabulary = Vocabulary.arrange(1000, [TokenSpec.read(bundle)])
     (tmp_path / FILE).write_text(vocabulary.to_json())
     picture = to_pil(golden(tokenizer)[0].x)[0]
