@@ -21,7 +21,7 @@ from tests.conftest import SMALL
 
 DESIGNED = {
     "config", "shards", "train", "evaluate", "encode", "decode", "doctor", "submit", "status", "wandb-sync", "import",
-    "export", "verify", "tokenize", "pack", "vocab",
+    "export", "verify", "tokenize", "pack", "vocab", "compare", "report",
 }  # fmt: skip
 
 
