@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mmtok.quantizers.base import full_precision
 from mmtok.quantizers.noise import gumbel
 from mmtok.quantizers.search import chunk_rows
 
@@ -153,13 +154,14 @@ def _soft_values_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     dx, dkeys, dbias = torch.empty_like(x), torch.zeros_like(keys), x.new_zeros(len(keys))
     dvalues = torch.zeros_like(values) if soft else values.new_empty(0)
-    for rows, logits in _chunks(x, keys, bias, scale, noise):
-        p = logits.softmax(1)
-        if soft:
-            dvalues.addmm_(p.t(), grad[rows])
-        by_p = torch.mm(grad[rows], values.t(), out=logits)
-        mean = torch.linalg.vecdot(p, by_p)
-        _add_gradients(p.mul_(by_p.sub_(mean[:, None])), x, keys, scale, rows, dx, dkeys, dbias)
+    with full_precision(x.device.type):  # a loop that calls backward under autocast means no less
+        for rows, logits in _chunks(x, keys, bias, scale, noise):
+            p = logits.softmax(1)
+            if soft:
+                dvalues.addmm_(p.t(), grad[rows])
+            by_p = torch.mm(grad[rows], values.t(), out=logits)
+            mean = torch.linalg.vecdot(p, by_p)
+            _add_gradients(p.mul_(by_p.sub_(mean[:, None])), x, keys, scale, rows, dx, dkeys, dbias)
     return dx, dkeys, dbias, dvalues
 
 
@@ -194,14 +196,15 @@ def _soft_entropies_backward(
     x: Tensor, keys: Tensor, bias: Tensor | None, weight: Tensor, scale: Tensor, by_entropy: Tensor, by_mass: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     dx, dkeys, dbias = torch.empty_like(x), torch.zeros_like(keys), x.new_zeros(len(keys))
-    for rows, logits in _chunks(x, keys, bias, scale, None):
-        log_p = logits.log_softmax(1)
-        p = torch.exp(log_p, out=logits)
-        entropy = -torch.linalg.vecdot(p, log_p)
-        # By a logit: of the entropy -p (log p + H), of the mass p (its gradient - the mean of its gradient).
-        by_p = log_p.add_(entropy[:, None]).mul_(-by_entropy[rows, None])
-        by_p.addcmul_(weight[rows, None], by_mass - (p @ by_mass)[:, None])
-        _add_gradients(p.mul_(by_p), x, keys, scale, rows, dx, dkeys, dbias)
+    with full_precision(x.device.type):
+        for rows, logits in _chunks(x, keys, bias, scale, None):
+            log_p = logits.log_softmax(1)
+            p = torch.exp(log_p, out=logits)
+            entropy = -torch.linalg.vecdot(p, log_p)
+            # By a logit: of the entropy -p (log p + H), of the mass p (its gradient - the mean of its gradient).
+            by_p = log_p.add_(entropy[:, None]).mul_(-by_entropy[rows, None])
+            by_p.addcmul_(weight[rows, None], by_mass - (p @ by_mass)[:, None])
+            _add_gradients(p.mul_(by_p), x, keys, scale, rows, dx, dkeys, dbias)
     return dx, dkeys, dbias
 
 

@@ -190,6 +190,7 @@ def adaptive_weight(pull: Tensor, push: Tensor, last_layer: Tensor, most: float)
         last_layer: weight of the last layer.
         most: the factor is at most this.
     """
-    gradients = [torch.autograd.grad(term, last_layer, retain_graph=True)[0].float() for term in (pull, push)]
+    with torch.autocast(last_layer.device.type, enabled=False):  # as the backward pass
+        gradients = [torch.autograd.grad(term, last_layer, retain_graph=True)[0].float() for term in (pull, push)]
     pulls, pushes = mean_over_ranks(torch.stack(gradients)).flatten(1).norm(dim=1)
     return (pulls / (pushes + _TINY)).clamp(0.0, most).detach()

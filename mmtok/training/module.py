@@ -104,7 +104,8 @@ class TokenizerModule(L.LightningModule):
             total = loss + self._judge(out, batch, terms)
             # A loss that is inf or NaN turns every gradient into NaN, and DDP's average carries that to all ranks, so
             # one look at the norm decides for the whole world without a collective of its own.
-            self.manual_backward(total * (1 + 0 * total.detach()) / accumulate)
+            with torch.autocast(self.device.type, enabled=False):  # it would cast the gradients of float32 parts too
+                self.manual_backward(total * (1 + 0 * total.detach()) / accumulate)
         self._stats = self.tokenizer.quantizer.merge(self._stats, out.quantized.stats)
         self.log_scalars({"loss": loss, **{f"loss/{name}": term for name, term in terms.items()}})
         self._micro += 1

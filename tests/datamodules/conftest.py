@@ -94,9 +94,15 @@ def web():
 
 @pytest.fixture
 def waits(monkeypatch):
-    """The seconds that retries asked to sleep; nobody sleeps."""
+    """The seconds that retries of this thread asked to sleep; nobody sleeps."""
     asked = []
-    monkeypatch.setattr(remote, "sleep", asked.append)
+
+    def sleep(seconds):
+        # What an earlier test's prefetching thread still asks for is not this test's.
+        if threading.current_thread() is threading.main_thread():
+            asked.append(seconds)
+
+    monkeypatch.setattr(remote, "sleep", sleep)
     return asked
 
 

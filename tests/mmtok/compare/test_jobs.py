@@ -59,7 +59,8 @@ def test_a_cell_that_fails_is_told_with_its_last_words(tmp_path, monkeypatch):
 def test_no_cell_outlives_its_comparison(tmp_path, how):
     (tmp_path / "a").mkdir()
     code = (
-        "import subprocess, sys, pathlib\n"
+        "import signal, subprocess, sys, pathlib\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # the background of a shell ignores it
         "from mmtok.compare import jobs\n"
         "start = subprocess.Popen\n"
         "sleep = 'import os, sys, time, pathlib;'\n"

@@ -109,3 +109,19 @@ def test_noise_is_finite_at_both_ends(monkeypatch):
     for bits in (0, -1):
         monkeypatch.setattr("mmtok.quantizers.noise._mixed", lambda x, bits=bits: torch.full_like(x, bits))
         assert torch.isfinite(gumbel(torch.zeros(1, dtype=torch.int32), 1)).all()
+
+
+def test_gradients_are_float32_where_a_loop_calls_backward_under_autocast():
+    # With optimisation by hand, Lightning's autocast is still on in backward; PyTorch advises against, users do it.
+    def gradients(on):
+        x, keys, bias, values = cases()
+        scale, ids = torch.tensor(0.7), torch.arange(300) % 40
+        with torch.autocast("cpu", torch.bfloat16, enabled=on):
+            with torch.autocast("cpu", enabled=False):
+                hard = hard_values(x, keys, bias, values, ids, scale)
+                entropy, mass = entropies(x, keys, bias, draws(300, seed=5).abs(), scale)
+                loss = hard.square().sum() + entropy.sum() + mass.square().sum()
+            return torch.autograd.grad(loss, [x, keys, bias, values])
+
+    for found, wanted in zip(gradients(True), gradients(False), strict=True):
+        assert torch.equal(found, wanted)

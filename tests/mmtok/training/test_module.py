@@ -155,3 +155,21 @@ def test_a_file_is_no_run_directory(tiny, tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(ValueError, match=r"taken is a file\. Give a folder"):
         train(tiny(run_dir=str(tmp_path / "taken")), **QUIET)
+
+
+def test_float32_parts_have_float32_gradients_in_a_half_precision_run(tiny, monkeypatch):
+    # Autocast that is still on in backward casts the products of every part that forward had kept in float32.
+    seen = []
+    step = TokenizerModule._objective
+
+    def objective(self, out, batch):
+        terms = step(self, out, batch)
+        for term in terms.values():
+            if term.requires_grad:
+                term.register_hook(lambda grad: seen.append(torch.is_autocast_enabled("cpu")))
+        assert torch.is_autocast_enabled("cpu")
+        return terms
+
+    monkeypatch.setattr(TokenizerModule, "_objective", objective)
+    train(tiny(trainer={"precision": "bf16-mixed", "max_steps": 1}), **QUIET)
+    assert seen and not any(seen)
