@@ -172,4 +172,5 @@ def test_float32_parts_have_float32_gradients_in_a_half_precision_run(tiny, monk
 
     monkeypatch.setattr(TokenizerModule, "_objective", objective)
     train(tiny(trainer={"precision": "bf16-mixed", "max_steps": 1}), **QUIET)
-    assert seen and not any(seen)
+    assert seen
+    assert not any(seen)
