@@ -160,6 +160,7 @@ def study(args: argparse.Namespace) -> int:
     if args.dry_run:
         print("\n".join(str(place) for _, comparison in parts for place, _ in comparison.cells))
         return 0
+    Study.keep(args.study, args.out)
     failed = 0
     for part, comparison in parts:
         print(f"# {part.name}: {part.asks}")

@@ -4,7 +4,7 @@
   mmtok report compare/bits10 -o bits10.html          # a comparison, with error bars and places
   mmtok report runs/vq runs/fsq runs/codec            # side by side, of any kinds of signal
   mmtok report compare/                               # every run and comparison in a folder
-  mmtok report runs/survey --study survey             # a study, with its title and its questions
+  mmtok report runs/survey                            # a study, with its title and its questions
 
 The page asks the network for nothing, and opens from a disk. Tokenizers are loaded to draw maps of codes; where shards
 or checkpoints are elsewhere, the page says so and shows the rest.
@@ -21,7 +21,9 @@ REPORT = "report.html"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", type=Path, metavar="RUN|DIR", help="runs, comparisons, or folders of them")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="(default: report.html in the one folder given)")
-    parser.add_argument("--study", metavar="NAME|FILE", help="the study that the comparisons are parts of")
+    parser.add_argument(
+        "--study", metavar="NAME|FILE", help="the study that the comparisons are parts of (default: the folder's own)"
+    )
     parser.add_argument("--title", help="of the page (default: the names of what it shows)")
     parser.add_argument("--items", type=int, default=6, help="pictures or sounds of each run (default 6)")
     parser.add_argument("--quick", action="store_true", help="load no tokenizer: no maps, only items that files hold")
@@ -31,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from datetime import datetime
 
     from mmtok import __version__
-    from mmtok.compare.study import Study
+    from mmtok.compare.study import KEPT, Study
     from mmtok.report.page import render, write_page
     from mmtok.report.story import tell
 
@@ -41,7 +43,9 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or (one / REPORT if one is not None else Path(REPORT))
     if out.is_dir():
         raise ValueError(f"{out} is a folder. Give a file: -o {out / REPORT}.")
-    study = Study.read(args.study) if args.study else None
+    kept = one / KEPT if one is not None else Path()
+    named = args.study or (str(kept) if kept.is_file() else None)
+    study = Study.read(named) if named else None
     asks = {part.name: part.asks for part in study.parts} if study else {}
     story = tell(args.paths, args.items, args.quick, print, asks)
     names = [path.resolve().name for path in args.paths]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mmtok.compare.arms import Arm
-from mmtok.compare.files import write_atomically
+from mmtok.compare.files import write_json
 from mmtok.config import RunConfig, load_config
 from mmtok.schema import ConfigError
 
@@ -121,7 +121,7 @@ def run_cell(folder: Path, say: Callable[[str], None] = print) -> None:
         began = time.perf_counter()
         options = options_of(name, cell.options)
         found = TABLE[name].measure(subject, options)
-        write_atomically(folder / MEASURES / f"{name}.json", {"options": options, **found})
+        write_json(folder / MEASURES / f"{name}.json", {"options": options, **found})
         say(f"{cell.arm.name}, seed {cell.seed}: {name} in {time.perf_counter() - began:.0f} s")
 
 
@@ -135,4 +135,4 @@ def _train(config: RunConfig, folder: Path, say: Callable[[str], None]) -> None:
     train(config, say=say)
     # Of the process that trained, and nothing else yet; a resumed one's later part.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    write_atomically(folder / "memory.json", {"peak_bytes": peak})
+    write_json(folder / "memory.json", {"peak_bytes": peak})

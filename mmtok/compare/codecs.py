@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mmtok.compare.files import write_atomically
+from mmtok.compare.files import write_json
 from mmtok.compare.plan import Comparison
 from mmtok.compare.results import Results
 from mmtok.compare.subject import EXAMPLES
@@ -20,7 +20,7 @@ def measure_codecs_of(comparison: Comparison, results: Results) -> None:
     held_out = HeldOut(config.data, samples=samples, examples=EXAMPLES)
     sounds = getattr(config.data, "sample_rate", None)
     rows = list(_sounds(held_out, sounds) if sounds else _pictures(held_out, rates(results, "bits_per_pixel")))
-    write_atomically(comparison.folder / "codecs.json", {"rows": rows})
+    write_json(comparison.folder / "codecs.json", {"rows": rows})
 
 
 def rates(results: Results, figure: str) -> list[float]:

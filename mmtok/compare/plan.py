@@ -10,7 +10,7 @@ from typing import Any
 
 from mmtok.compare.arms import Arm
 from mmtok.compare.cells import CELL, Cell, missing
-from mmtok.compare.files import write_atomically
+from mmtok.compare.files import write_json
 from mmtok.compare.measures import options_of
 from mmtok.schema import ConfigError
 
@@ -87,7 +87,7 @@ class Comparison:
             cell.save(place)
         cells = [str(place.relative_to(self.folder)) for place, _ in self.cells]
         known = _listed(self.folder)
-        write_atomically(self.folder / PLAN, {"cells": [*known, *(one for one in cells if one not in known)]})
+        write_json(self.folder / PLAN, {"cells": [*known, *(one for one in cells if one not in known)]})
 
     @classmethod
     def open(cls, folder: Path) -> Comparison:

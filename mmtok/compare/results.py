@@ -10,7 +10,7 @@ from typing import Any
 
 from mmtok.compare.axes import GROUPS, axis_of, columns_of
 from mmtok.compare.cells import MEASURES as FOLDER
-from mmtok.compare.files import write_atomically
+from mmtok.compare.files import write_json
 from mmtok.compare.jobs import LOG, last_words
 from mmtok.compare.plan import Comparison
 from mmtok.compare.statistics import Mean, mean_of, ranks
@@ -105,7 +105,7 @@ def _row(home: Path, place: Path, cell: Any) -> tuple[dict[str, Any], list[str]]
 
 def write(comparison: Comparison, results: Results) -> Path:
     """`results.json` and `results.md`; returns the latter."""
-    write_atomically(comparison.folder / RESULTS, results.to_dict())
+    write_json(comparison.folder / RESULTS, results.to_dict())
     target = comparison.folder / TABLES
     target.write_text(tables(results) + "\n", encoding="utf-8")
     return target

@@ -12,10 +12,14 @@ from typing import Any
 
 import yaml
 
+from datamodules.shardindex import write_atomically
 from mmtok.compare.arms import Arm, arms_over
 from mmtok.compare.plan import Comparison
 from mmtok.resources import study_path
 from mmtok.schema import ConfigError, parse
+
+KEPT = "study.yaml"
+"""In a study's folder, so that `mmtok report` knows its title and questions."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,12 @@ class Study:
     """Runs of each arm."""
     parts: tuple[Part, ...]
     """In the order in which they are done."""
+
+    @staticmethod
+    def keep(name: str, folder: Path) -> None:
+        """Leave the study's file in the folder of its comparisons."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / KEPT, study_path(name).read_bytes())
 
     @classmethod
     def read(cls, name: str) -> Study:

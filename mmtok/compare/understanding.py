@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmtok.compare.files import write_atomically
+from mmtok.compare.files import write_json
 from mmtok.compare.tokens import Tokens
 from mmtok.evaluation.token_probe import fit
 
@@ -167,7 +167,7 @@ def raw_understanding(
         "raw_linear_accuracy": linear(_summary(x), y, _summary(unseen), target),
         "raw_transformer_accuracy": transformer,
     }
-    write_atomically(path, found)
+    write_json(path, found)
     return found
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,8 +20,9 @@ from mmtok.quantizers.noise import gumbel
 
 _CUDA_BYTES = 32 << 20
 """Scores of a chunk on a GPU: some of its L2 cache, and enough rows to fill it."""
-_CPU_BYTES = 2 << 20
-"""Scores of a chunk on a CPU, for short codes. Each chunk reads the whole codebook, so longer codes want more rows."""
+_CACHE = Path("/sys/devices/system/cpu/cpu0/cache")
+_CORE_BYTES = 1 << 20
+"""A core's second-level cache, where the machine does not say."""
 _FOLD = 32
 """Codes a row of scores is folded by before its argmin, on a CPU."""
 _FOLD_FROM = 4096
@@ -77,8 +80,25 @@ def _(x: Tensor, codes: Tensor, bias: Any, noise: Any) -> Tensor:
 def chunk_rows(codes: Tensor) -> int:
     """Rows of scores searched at a time, for codes (K, D)."""
     size, dim = codes.shape
-    budget = _CUDA_BYTES if codes.is_cuda else _CPU_BYTES * min(max(dim // 32, 1), 8)
+    # Each chunk reads the whole codebook, so longer codes want more rows.
+    budget = _CUDA_BYTES if codes.is_cuda else _cpu_bytes() * min(max(dim // 32, 1), 8)
     return max(16, budget // (4 * size))
+
+
+def _cpu_bytes() -> int:
+    """Scores of a chunk on a CPU, for short codes: what the threads' caches hold."""
+    return core_bytes() * torch.get_num_threads()
+
+
+@cache
+def core_bytes(folder: Path = _CACHE) -> int:
+    """A core's second-level cache, as Linux tells it."""
+    try:
+        levels = {(one / "level").read_text().strip(): (one / "size").read_text() for one in folder.glob("index*")}
+        size = levels["2"].strip()
+        return int(size.removesuffix("K")) << 10 if size.endswith("K") else int(size.removesuffix("M")) << 20
+    except (OSError, KeyError, ValueError):  # no Linux, or a machine that hides it
+        return _CORE_BYTES
 
 
 def _folded_argmin(scores: Tensor) -> Tensor:

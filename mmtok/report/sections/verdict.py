@@ -24,8 +24,8 @@ def verdict(story: Story) -> Section:
     """The sentences of each comparison, then those of runs by themselves."""
     parts: list[Content] = []
     for one in story.comparisons:
-        if len(story.comparisons) > 1:
-            parts.append(tag("div", tag("h3", one.name), tag("p", one.asks, class_="asks") if one.asks else None))
+        name = tag("h3", one.name) if len(story.comparisons) > 1 else None
+        parts.append(tag("div", name, tag("p", one.asks, class_="asks") if one.asks else None))
         parts.append(tag("ul", [tag("li", said) for said in of_comparison(one, story)], class_="sentences"))
     if story.alone:
         if story.comparisons:

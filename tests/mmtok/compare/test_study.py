@@ -55,6 +55,10 @@ def test_a_study_is_done_part_by_part(shards, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "# levels: What does each level add?" in said
     assert "snr_gain_level_2" in said
+    assert main(["report", str(tmp_path / "out"), "--quick"]) == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<title>own</title>" in page
+    assert "What does each level add?" in page
 
 
 def test_free_bits_lose_nothing_and_repeated_ones_a_bit():

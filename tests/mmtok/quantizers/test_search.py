@@ -74,3 +74,27 @@ def test_no_gradient_and_one_graph():
         assert torch.equal(compiled(x, codes), nearest(x, codes))
     finally:
         torch.compiler.reset()
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"), [("1024K", 1 << 20), ("2M", 2 << 20), ("many", search._CORE_BYTES), (None, search._CORE_BYTES)]
+)
+def test_chunks_are_as_large_as_the_caches_of_the_threads(tmp_path, monkeypatch, size, wanted):
+    for number, (level, told) in enumerate([("1", "48K"), ("2", size), ("3", "32768K")]):
+        index = tmp_path / f"index{number}"
+        index.mkdir()
+        (index / "level").write_text(f"{level}\n")
+        if told:
+            (index / "size").write_text(f"{told}\n")
+    assert search.core_bytes(tmp_path) == wanted
+    monkeypatch.setattr(search, "core_bytes", lambda: wanted)
+    assert search.chunk_rows(torch.zeros(1024, 8)) == wanted * torch.get_num_threads() // 4096
+
+
+@pytest.mark.parametrize("rows", [16, 50, 4096])
+def test_codes_do_not_depend_on_the_chunks(monkeypatch, rows):
+    generator = torch.Generator().manual_seed(0)
+    x, codes = torch.randn(1000, 16, generator=generator), torch.randn(4096, 16, generator=generator)
+    want = nearest(x, codes)
+    monkeypatch.setattr(search, "_cpu_bytes", lambda: rows * 4 * 4096)
+    assert torch.equal(nearest(x, codes), want)

@@ -22,7 +22,7 @@ def dense_logits(x, keys, bias, scale, noise):
 @pytest.fixture(params=[True, False], ids=["one chunk", "many"])
 def chunks(request, monkeypatch):
     if not request.param:
-        monkeypatch.setattr("mmtok.quantizers.search._CPU_BYTES", 1)
+        monkeypatch.setattr("mmtok.quantizers.search._cpu_bytes", lambda: 1)
 
 
 @pytest.mark.parametrize("with_bias", [True, False])
