@@ -146,11 +146,12 @@ def measure_prior(
         torch.manual_seed(seed)
         model = Prior(sizes, seen.shape[1], config).to(device)
     last = _fit(model, seen, config, seed, device)
-    total, counted = 0.0, int((held_out >= 0).sum())
+    lengths = (unseen >= 0).sum(1)
+    total, counted = 0.0, int(lengths.sum())
     model.eval()
     with torch.no_grad():
-        for part in unseen.split(config.batch):
-            total += float(model(part.to(device)).double().sum())
+        for part in unseen[lengths.argsort()].split(config.batch):  # those of a batch are about as long
+            total += float(model(_trimmed(part, levels).to(device)).double().sum())
     bits, items = total / math.log(2), len(held_out)
     per_sample = counted / items
     return PriorResult(
@@ -161,7 +162,7 @@ def measure_prior(
         ) / items,
         unigram_bits=_unigram(train, held_out, sizes) / items,
         tokens_per_sample=per_sample,
-        flops_per_sample=model.flops(seen.shape[1]) * per_sample / seen.shape[1],
+        flops_per_sample=sum(map(model.flops, lengths.tolist())) / items,
         train_bits_per_token=last,
     )  # fmt: skip
 
@@ -172,6 +173,12 @@ def _pieces(tokens: Tensor, length: int) -> Tensor:
         return tokens
     tokens = F.pad(tokens, (0, -tokens.shape[1] % length), value=-1).unflatten(1, (-1, length)).flatten(0, 1)
     return tokens[(tokens >= 0).any(1)]
+
+
+def _trimmed(batch: Tensor, levels: int) -> Tensor:
+    """A batch without the positions that none of its items has: the longest of all is many times the usual one."""
+    used = int((batch >= 0).any(0).cumsum(0).argmax()) + 1
+    return batch[:, : used + -used % levels]
 
 
 def _fit(model: Prior, tokens: Tensor, config: PriorConfig, seed: int, device: torch.device | str) -> float:
@@ -185,6 +192,7 @@ def _fit(model: Prior, tokens: Tensor, config: PriorConfig, seed: int, device: t
     model.train()
     ends = []
     for batch in _batches(tokens, config, seed):
+        batch = _trimmed(batch, len(model.sizes))
         nats = model(batch.to(device))
         loss = nats.sum() / (batch >= 0).sum().clamp(min=1)
         optimizer.zero_grad()

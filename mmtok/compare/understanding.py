@@ -75,13 +75,24 @@ class Reader(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Items as `embed` takes them, -1 (or NaN) at positions without anything."""
-        absent = (x[:, 0] < 0) if x.ndim == 3 and not x.is_floating_point() else x[..., 0].isnan()
+        absent = _absent(x)
         h = self.embed(x) + self.places[: absent.shape[1]]
         if self.training and self.drop:
             absent = absent | (torch.rand(absent.shape, device=x.device) < self.drop)
         absent = absent & ~absent.all(1, keepdim=True)  # an item of nothing is read as it is
         kept = (~absent)[..., None]
         return self.head((self.body(h, src_key_padding_mask=absent) * kept).sum(1) / kept.sum(1))
+
+
+def _absent(x: Tensor) -> Tensor:
+    """Positions without anything (N, T), of ids (N, L, T) or of pieces (N, T, F)."""
+    return x[..., 0].isnan() if x.is_floating_point() else x[:, 0] < 0
+
+
+def _trimmed(x: Tensor) -> Tensor:
+    """Items without the positions that none of them has: the longest of all is many times the usual one."""
+    used = int((~_absent(x)).any(0).cumsum(0).argmax()) + 1
+    return x.narrow(1 if x.is_floating_point() else 2, 0, used)
 
 
 class CodesEmbedding(nn.Module):
@@ -221,7 +232,7 @@ def read(
     embed: nn.Module, x: Tensor, y: Tensor, unseen: Tensor, target: Tensor, classes: int, config: ReaderConfig
 ) -> float:
     """Accuracy of the transformer. Draws from the global generator: the caller seeds it."""
-    axis = 2 if not x.is_floating_point() else 1
+    axis = 1 if x.is_floating_point() else 2
     length = min(config.most, max(x.shape[axis], unseen.shape[axis]))
     x, unseen = x.narrow(axis, 0, min(length, x.shape[axis])), unseen.narrow(axis, 0, min(length, unseen.shape[axis]))
     model = Reader(embed, length, classes, config)
@@ -229,7 +240,7 @@ def read(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.steps, pct_start=0.1)
     order = torch.cat([torch.randperm(len(y)) for _ in range(-(-config.steps * config.batch // len(y)))])
     for rows in order.split(config.batch)[: config.steps]:
-        loss = F.cross_entropy(model(x[rows]), y[rows], label_smoothing=0.1)
+        loss = F.cross_entropy(model(_trimmed(x[rows])), y[rows], label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -238,6 +249,7 @@ def read(
     model.eval()
     with torch.no_grad():
         right = [
-            (model(part).argmax(1) == goal) for part, goal in zip(unseen.split(256), target.split(256), strict=True)
+            (model(_trimmed(part)).argmax(1) == goal)
+            for part, goal in zip(unseen.split(256), target.split(256), strict=True)
         ]
     return float(torch.cat(right).float().mean())

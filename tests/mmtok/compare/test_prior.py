@@ -98,3 +98,15 @@ def test_operations_grow_with_tokens_and_codebook():
     assert large - small == 2 * 32 * 144 * 8
     assert long > 2 * small
     assert math.isfinite(long)
+
+
+def test_positions_that_no_item_of_a_batch_has_are_left_out():
+    torch.manual_seed(0)
+    model = Prior((16, 16), 24, SMALL).eval()
+    tokens = flat(ids(4, levels=2))
+    tokens[:, 9:] = -1
+    few = module._trimmed(tokens, 2)
+    assert few.shape == (4, 10)  # whole positions
+    with torch.no_grad():
+        torch.testing.assert_close(model(few)[:, :9], model(tokens)[:, :9])
+    assert module._trimmed(torch.full((2, 6), -1), 2).shape[1] == 2

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mmtok.compare import understanding
 from mmtok.compare.tokens import Tokens, labels_by
 from mmtok.compare.understanding import ReaderConfig, known_labels, raw_understanding, understand
 
@@ -75,3 +76,16 @@ def test_sounds_of_any_length_are_read_in_pieces(tmp_path, length):
 def test_labels_come_off_keys():
     assert labels_by(["3_a_0", "5_b_1"], r"(?P<digit>\d)_(?P<who>[a-z])") == {"digit": ["3", "5"], "who": ["a", "b"]}
     assert labels_by(["3_a_0", "none"], r"(?P<digit>\d)_") == {}
+
+
+def test_positions_that_no_item_of_a_batch_has_are_left_out():
+    torch.manual_seed(0)
+    model = understanding.Reader(understanding.CodesEmbedding((16,), 32), 12, 3, SMALL).eval()
+    ids = torch.randint(16, (4, 1, 12))
+    ids[:, :, 5:] = -1
+    few = understanding._trimmed(ids)
+    assert few.shape == (4, 1, 5)
+    with torch.no_grad():
+        torch.testing.assert_close(model(few), model(ids))
+    pieces = torch.zeros(4, 12, 3).index_fill(1, torch.arange(5, 12), torch.nan)
+    assert understanding._trimmed(pieces).shape == (4, 5, 3)
