@@ -102,7 +102,8 @@ def flops_of_step(config: RunConfig, module: TokenizerModule) -> float:
 
 def quantizers(setting: Setting) -> dict[str, Any]:
     """The table of `benchmarks.quantizers` at a GPU's sizes, with the arithmetic and traffic each search achieves."""
-    from benchmarks.quantizers import CUDA, Case, run_case
+    from benchmarks.quantizer_sides import CUDA, Case
+    from benchmarks.quantizers import run_case
 
     cases = (Case("vq", 512, 256, 8), Case("lfq", 256, 2**8, 16)) if setting.dry else tuple(reversed(CUDA))
     results, limits = [], ceilings_of(setting)
