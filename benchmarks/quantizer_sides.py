@@ -1,7 +1,7 @@
-"""The two sides of `benchmarks.quantizers`: quantizers of the registry, and what `vector-quantize-pytorch` has like them.
+"""The sides of `benchmarks.quantizers`: quantizers of the registry, and what `vector-quantize-pytorch` has like them.
 
-Both get the same options: codes of full dimension, averages of 0.99, no l2, no restarts, commitment 0.25. Where the peer
-has nothing of the kind there is no peer; where what it has is near but not the same, `about` says so.
+Both get the same options: codes of full dimension, averages of 0.99, no l2, no restarts, commitment 0.25. Where the
+peer has nothing of the kind there is no peer; where what it has is near but not the same, `about` says so.
 """
 
 from __future__ import annotations
