@@ -11,7 +11,7 @@ from mmtok.config import merge_layers
 from mmtok.resources import layer_path, recipe_names
 from mmtok.schema import ConfigError, parse, suggest
 
-_TIME = re.compile(r"^(?:(\d+)-(\d{1,2})(?::(\d\d))?(?::(\d\d))?|(\d+):(\d\d):(\d\d))$")
+_TIME = re.compile(r"^(?:(\d+)-([01]?\d|2[0-3])(?::([0-5]\d))?(?::([0-5]\d))?|(\d+):([0-5]\d):([0-5]\d))$")
 _VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 
 

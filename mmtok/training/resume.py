@@ -77,7 +77,7 @@ def world_line(before: int, world: int, streams: int) -> str | None:
     if before == world:
         return None
     line = (
-        f"{world} ranks continue what {before} began: the same global batches, from a whole one on; none is lost or "
+        f"{world} {'rank continues' if world == 1 else 'ranks continue'} what {before} began: the same global batches, from a whole one on; none is lost or "
         "repeated. Sums over ranks are rounded differently"
     )
     if streams % world:

@@ -36,6 +36,7 @@ def test_a_limit_that_slurm_reads_otherwise_is_refused(time):
     ("settings", "message"),
     [
         (["time=720"], "cluster.time='720' is no time limit"),
+        (["time=25:61:00"], "cluster.time='25:61:00' is no time limit"),
         (["nodse=2"], "nodse is no field of cluster. Did you mean nodes?"),
         (["time=00:04:00"], "signal_lead=300 s is no less than cluster.time"),
         (["container.kind=pyxis"], "needs cluster.container.image"),

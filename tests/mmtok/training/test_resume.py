@@ -131,6 +131,7 @@ def test_checkpoints_are_not_written_over_where_the_configuration_got_lost(tiny,
 def test_a_change_of_ranks_is_said_in_a_line(tiny, tmp_path):
     assert world_line(2, 2, 8) is None
     assert world_line(1, 2, 8).startswith("2 ranks continue what 1 began: the same global batches")
+    assert world_line(2, 1, 8).startswith("1 rank continues what 2 began")
     assert world_line(2, 3, 8).endswith("every rank reads from all data.streams=8, which 3 does not divide.")
 
 
