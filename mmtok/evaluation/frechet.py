@@ -11,6 +11,10 @@ ENOUGH = 2000
 """Pictures below which the distance is mostly the bias of its covariances."""
 
 
+_ROUNDING = 1e-13
+"""Of sums in float64, as a share of them."""
+
+
 class FeatureSums:
     """Count, sum and outer products of features (N, D), float64.
 
@@ -39,7 +43,10 @@ class FeatureSums:
         sums = self.sums.cpu()
         count, mean = sums[0], sums[1 : 1 + self.dim] / sums[0]
         outer = sums[1 + self.dim :].view(self.dim, self.dim)
-        return mean, (outer - count * torch.outer(mean, mean)) / (count - 1)
+        covariance = outer - count * torch.outer(mean, mean)
+        # What is left of features that do not vary is rounding, which no eigenvalues are found of: a collapsed codebook
+        # decodes to one picture.
+        return mean, covariance.where(covariance.abs() > _ROUNDING * outer.abs(), 0.0) / (count - 1)
 
 
 def frechet_distance(a: FeatureSums, b: FeatureSums) -> float:

