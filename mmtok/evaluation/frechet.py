@@ -9,8 +9,6 @@ from torch import Tensor
 
 ENOUGH = 2000
 """Pictures below which the distance is mostly the bias of its covariances."""
-
-
 _ROUNDING = 1e-13
 """Of sums in float64, as a share of them."""
 

@@ -76,8 +76,9 @@ def world_line(before: int, world: int, streams: int) -> str | None:
     """What it means that a run continues on another number of ranks; None where it does not."""
     if before == world:
         return None
+    who = "1 rank continues" if world == 1 else f"{world} ranks continue"
     line = (
-        f"{world} {'rank continues' if world == 1 else 'ranks continue'} what {before} began: the same global batches, from a whole one on; none is lost or "
+        f"{who} what {before} began: the same global batches, from a whole one on; none is lost or "
         "repeated. Sums over ranks are rounded differently"
     )
     if streams % world:
