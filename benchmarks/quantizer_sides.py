@@ -130,10 +130,8 @@ SIDES: dict[str, Sides] = {
     "gumbel": Sides(
         "gumbel",
         _table,
-        lambda case, given: _vq(
-            case, given, stochastic_sample_codes=True, straight_through=True, learnable_codebook=True, ema_update=False
-        ),
-        about="the peer draws by distances, and has no divergence",
+        lambda case, given: _vq(case, given, stochastic_sample_codes=True, straight_through=True, rotation_trick=False),
+        about="the peer draws by distances, learns codes as averages, and has no divergence",
     ),
     "ibq": Sides("ibq", _table),
     "multiscale": Sides("multiscale", lambda case: _table(case, scales=[1, 2, 4, 8, 16])),
@@ -141,7 +139,6 @@ SIDES: dict[str, Sides] = {
         "residual",
         lambda case: {"depth": case.depth, "inner": {"name": "fsq", "levels": _grid(case)}},
         lambda case, given: peers.ResidualFSQ(dim=case.dim, levels=_grid(case), num_quantizers=case.depth),
-        about="the peer projects once, ours every level",
     ),
     "product lfq": Sides(
         "product",
@@ -176,7 +173,7 @@ CPU = (
     Case("gumbel", 4096, 1024, 64),
     Case("ibq", 4096, 16384, 64, speed=None),
     Case("multiscale", 4096, 1024, 64, speed=None),
-    Case("residual fsq", 4096, 1000, 64, depth=4),
+    Case("residual fsq", 4096, 1000, 4, depth=4),  # the peer projects once, ours every level: here nobody does
     Case("product lfq", 4096, 1024, 64, depth=4),
     Case("split", 4096, 1024, 64, depth=4, speed=None),
     Case("none", 4096, 1, 64, speed=None),

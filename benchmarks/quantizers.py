@@ -43,14 +43,13 @@ def build(case: Case, side: str, device: str) -> Step:
     torch.manual_seed(0)
     plain = side.removesuffix(COMPILED)
     module = SIDES[case.kind].build(case, plain).to(device).train()
-    height = math.isqrt(case.rows // 4)
-    given = {"grid": (height, height)} if plain == "ours" else {}
     forward = torch.compile(module) if side != plain else module
 
     def step(z: Tensor) -> None:
         z.grad = None
         module.zero_grad(set_to_none=True)
-        out = forward(z, **given)
+        side_of_grid = math.isqrt(z.shape[1])
+        out = forward(z, grid=(side_of_grid, side_of_grid)) if plain == "ours" else forward(z)
         if plain == "ours":
             values, loss = out.values, sum(out.losses.values(), out.values.new_zeros(()))
         else:
