@@ -129,9 +129,9 @@ SIDES: dict[str, Sides] = {
     "simvq": Sides("simvq", _table, _simvq),
     "gumbel": Sides(
         "gumbel",
-        _table,
+        lambda case: _table(case, kl_weight=0.0),
         lambda case, given: _vq(case, given, stochastic_sample_codes=True, straight_through=True, rotation_trick=False),
-        about="the peer draws by distances, learns codes as averages, and has no divergence",
+        about="the peer draws by distances, and learns codes as averages",
     ),
     "ibq": Sides("ibq", _table),
     "multiscale": Sides("multiscale", lambda case: _table(case, scales=[1, 2, 4, 8, 16])),
