@@ -78,7 +78,7 @@
       const free = points.filter((point) => !rates.some((name) => point.figures[name]));
       const better = buys.higher[figure] ? "↑ better" : "↓ better";
       const ends = points.flatMap(({ figures: { [figure]: [mean, half] } }) => [mean - (half ?? 0), mean + (half ?? 0)]);
-      const across = placed(rated, rate, figure);
+      const across = placed(rated, rate, figure, ends);
       across.series[0].markLine = free.length ? ceilings(free, figure) : undefined;
       return {
         xAxis: across.axis,
@@ -91,7 +91,7 @@
   const nothing = (text) => ({ title: { text, left: "center", top: "middle", textStyle: { fontSize: 13, fontWeight: 400, color: report.colour("muted") } } });
 
   /** Axis and series: by rate, or side by side where all have the same. */
-  function placed(rated, rate, figure) {
+  function placed(rated, rate, figure, ends) {
     const values = rated.map((point) => point.figures[rate][0]);
     const [low, high] = [Math.min(...values), Math.max(...values)];
     const scope = scopeOf("tradeoff");
@@ -101,24 +101,27 @@
     if (high - low <= 0.01 * high && !steps) {
       const names = rated.map((point) => short(point.name));
       return {
-        axis: axis("category", `all at ${report.number(low)} ${buys.titles[rate]}`, { ...below, data: names, boundaryGap: true, axisLabel: { color: report.colour("ink"), fontSize: 12, interval: 0, hideOverlap: true, width: 90, overflow: "truncate" } }),
+        axis: axis("category", `all at ${report.number(low)} ${buys.titles[rate]}`, { ...below, nameGap: names.length > 6 ? 58 : 26, data: names, boundaryGap: true, axisLabel: { color: report.colour("ink"), fontSize: 12, interval: 0, hideOverlap: false, rotate: names.length > 6 ? 35 : 0, width: 90, overflow: "truncate" } }),
         series: [
-          ...rated.flatMap((point, i) => scattered(point, i, figure, rate, false)),
+          ...rated.flatMap((point, i) => scattered(point, i, figure, rate)),
           ...codecs.filter((codec) => codec.points.length).map(({ name, points: [one] }, i) => level(`${name}, at ${report.number(one[rate])}`, one[figure], i)),
         ],
       };
     }
     const span = high - low;
     const wide = high > 8 * low;
-    const before = rated.map((point, i) => rated.slice(0, i).filter((other) => Math.abs(other.figures[rate][0] - values[i]) < 0.02 * span).length);
-    const shift = (value, count) => (wide ? value * 1.06 ** count : value + 0.035 * span * count); // side by side, not on top
+    // Those at about the same rate stand side by side, not on top of each other: close, for the axis is to be read.
+    const near = rated.map((point, i) => rated.map((_, j) => j).filter((j) => Math.abs(values[j] - values[i]) < 0.02 * span));
+    const aside = near.map((places, i) => (places.indexOf(i) - (places.length - 1) / 2) * Math.min(1, 4 / places.length));
+    const down = lowered(rated, near, figure, ends);
+    const shift = (value, steps) => (wide ? value * 1.03 ** steps : value + 0.02 * span * steps);
     const bounds = wide ? {} : { min: low - 0.15 * span, max: high + 0.3 * span };
     const inside = (one) => wide || (one[rate] >= bounds.min && one[rate] <= bounds.max);
     const lines = codecs.map((codec) => ({ ...codec, points: codec.points.filter(inside) })).filter((codec) => codec.points.length);
     return {
       axis: axis(wide ? "log" : "value", buys.titles[rate], { ...below, ...bounds, splitNumber: 4 }),
       series: [
-        ...rated.flatMap((point, i) => scattered(point, shift(values[i], before[i]), figure, rate, true)),
+        ...rated.flatMap((point, i) => scattered(point, shift(values[i], aside[i]), figure, rate, down[i])),
         ...lines.map((codec) => dashed(codec.name, codec.points.map((one) => [one[rate], one[figure]]))),
       ],
     };
@@ -130,7 +133,23 @@
     return { min: Number((low - room).toFixed(Math.min(digits, 8))), max: Number((high + room).toFixed(Math.min(digits, 8))) };
   }
 
-  function scattered(point, x, figure, rate, labelled) {
+  /** How far down each name goes, in pixels, so that names of points at about the same rate do not cover each other. */
+  function lowered(rated, near, figure, ends) {
+    const heights = rated.map((point) => point.figures[figure][0]);
+    const pixels = 180 / (Math.max(...ends) - Math.min(...ends) || 1);
+    return near.map((places, i) => {
+      const order = [...places].sort((a, b) => heights[b] - heights[a]);
+      let [free, down] = [-Infinity, 0];
+      for (const place of order.slice(0, order.indexOf(i) + 1)) {
+        const wanted = -heights[place] * pixels;
+        down = Math.max(0, free - wanted);
+        free = wanted + down + 13;
+      }
+      return down;
+    });
+  }
+
+  function scattered(point, x, figure, rate, down) {
     const colour = paint(point.colour);
     const [y, half] = point.figures[figure];
     const told = [
@@ -141,8 +160,7 @@
     const found = [{
       name: point.name, type: "scatter", symbol: SYMBOLS[point.colour % SYMBOLS.length], symbolSize: 11, color: colour, z: 3,
       data: [{ value: [x, y], told }], itemStyle: { opacity: 1 },
-      label: { show: labelled, position: "right", distance: 8, formatter: () => short(point.name), color: report.colour("ink"), fontSize: 12, overflow: "truncate", width: 130 },
-      labelLayout: { hideOverlap: true },
+      label: { show: down !== undefined, position: "right", distance: 8, offset: [0, down ?? 0], formatter: () => short(point.name), color: report.colour("ink"), fontSize: 12, overflow: "truncate", width: 130 },
     }];
     if (half) found.push(bar(point.name, colour, x, y, half));
     return found;

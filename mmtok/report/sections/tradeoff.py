@@ -54,6 +54,7 @@ def tradeoff(story: Story) -> Section | None:
     lead = "Bars are 95 % intervals over seeds." if story.comparisons else "One run each, so there are no intervals."
     if len(rated) < len(points) or codecs:
         lead += " Dashed: what quantizes nothing, and codecs."
+    lead += " Points at one rate stand side by side."
     return Section("tradeoff", "Bits and tokens", lead, body, data)
 
 
