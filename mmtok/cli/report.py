@@ -5,6 +5,8 @@
   mmtok report runs/vq runs/fsq runs/codec            # side by side, of any kinds of signal
   mmtok report compare/                               # every run and comparison in a folder
   mmtok report runs/survey                            # a study, with its title and its questions
+  mmtok report runs/survey --tensorboard runs/board   # the same figures for tensorboard --logdir runs/board
+  mmtok report runs/survey --wandb tokenizers         # and as a run of that W&B project, with the page in it
 
 The page asks the network for nothing, and opens from a disk. Tokenizers are loaded to draw maps of codes; where shards
 or checkpoints are elsewhere, the page says so and shows the rest.
@@ -27,6 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--title", help="of the page (default: the names of what it shows)")
     parser.add_argument("--items", type=int, default=6, help="pictures or sounds of each run (default 6)")
     parser.add_argument("--quick", action="store_true", help="load no tokenizer: no maps, only items that files hold")
+    parser.add_argument("--tensorboard", type=Path, metavar="DIR", help="write its figures there too; a new folder")
+    parser.add_argument(
+        "--wandb", metavar="PROJECT", help="log page and figures to W&B too (WANDB_MODE=offline: to disk)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,11 +40,15 @@ def run(args: argparse.Namespace) -> int:
 
     from mmtok import __version__
     from mmtok.compare.study import KEPT, Study
+    from mmtok.report.dashboards import check_dashboards
+    from mmtok.report.dashboards.tensorboard import to_tensorboard
+    from mmtok.report.dashboards.wandb import to_wandb
     from mmtok.report.page import render, write_page
     from mmtok.report.story import tell
 
     if args.items < 0:
         raise ValueError(f"--items={args.items} must be 0 or more.")
+    check_dashboards(args.tensorboard, args.wandb)
     one = args.paths[0] if len(args.paths) == 1 else None
     out = args.out or (one / REPORT if one is not None else Path(REPORT))
     if out.is_dir():
@@ -57,4 +67,9 @@ def run(args: argparse.Namespace) -> int:
     now = datetime.now().astimezone()
     write_page(render(story, title, f"{now:%Y-%m-%d %H:%M} · mmtok {__version__}"), out)
     print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    if args.tensorboard:
+        to_tensorboard(story, args.tensorboard)
+        print(f"wrote {args.tensorboard}: tensorboard --logdir {args.tensorboard}")
+    if args.wandb:
+        to_wandb(story, out, title, args.wandb, print)
     return 0

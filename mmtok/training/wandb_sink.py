@@ -182,17 +182,25 @@ def sync_note(run_dir: Path) -> str:
     return f"To upload, from a machine with a way out: mmtok wandb-sync {run_dir}"
 
 
-def check_wandb(config: WandbConfig) -> None:
+def check_wandb(
+    config: WandbConfig,
+    asked: str = "log.wandb",
+    remedy: str = "add logger/wandb_offline, which writes into the run directory to be uploaded later",
+) -> None:
     """Refuse early what would fail after the data is loaded.
+
+    Args:
+        config: the `log.wandb` block.
+        asked: what asked for W&B.
+        remedy: how to go on without a login.
 
     Raises:
         ConfigError: wandb is not installed, or nobody is logged in.
     """
-    need("wandb", "log.wandb", "leave logger/wandb out")
+    need("wandb", asked, "leave it out")
     if wandb_mode(config) == "online" and not wandb_logged_in():
         raise ConfigError(
-            "log.wandb: nobody is logged in to W&B on this machine. Run 'wandb login' or set WANDB_API_KEY; or add "
-            "logger/wandb_offline, which writes into the run directory to be uploaded later."
+            f"{asked}: nobody is logged in to W&B on this machine. Run 'wandb login' or set WANDB_API_KEY; or {remedy}."
         )
 
 

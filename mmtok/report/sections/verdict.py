@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from mmtok.compare.axes import axis_of
 from mmtok.report.html import Content, Html, tag
@@ -23,16 +23,20 @@ RATES = ("tokens_per_sample", "tokens_per_image", "tokens_per_second")
 def verdict(story: Story) -> Section:
     """The sentences of each comparison, then those of runs by themselves."""
     parts: list[Content] = []
-    for one in story.comparisons:
-        name = tag("h3", one.name) if len(story.comparisons) > 1 else None
-        parts.append(tag("div", name, tag("p", one.asks, class_="asks") if one.asks else None))
-        parts.append(tag("ul", [tag("li", said) for said in of_comparison(one, story)], class_="sentences"))
-    if story.alone:
-        if story.comparisons:
-            parts.append(tag("h3", "Runs"))
-        said = _of_runs(story.alone, story)
+    for heading, asks, said in sentences(story):
+        parts.append(
+            tag("div", tag("h3", heading) if heading else None, tag("p", asks, class_="asks") if asks else None)
+        )
         parts.append(tag("ul", [tag("li", one) for one in said], class_="sentences"))
     return Section("verdict", "Verdict", "", tag("div", parts))
+
+
+def sentences(story: Story) -> Iterator[tuple[str, str, list[Content]]]:
+    """Heading, question and sentences of each part; a heading where there are several."""
+    for one in story.comparisons:
+        yield one.name if len(story.comparisons) > 1 else "", one.asks, of_comparison(one, story)
+    if story.alone:
+        yield "Runs" if story.comparisons else "", "", _of_runs(story.alone, story)
 
 
 def of_comparison(comparison: Comparison, story: Story) -> list[Content]:
