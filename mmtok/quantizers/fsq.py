@@ -23,10 +23,18 @@ points alike (as in iFSQ, arXiv 2601.17124). The paper's bound is a tanh, which 
 class FSQConfig(QuantizerConfig):
     levels: tuple[int, ...] = (8, 5, 5, 5)
     """Grid points of each channel; their product is the codebook size. The paper advises 5 or more each."""
+    project: bool = True
+    """Linear layers from `dim` channels to the grid's and back. Without, `dim` is the number of levels: the encoder's
+    last layer is the projection then, and the levels of a `residual` share it."""
 
     def __post_init__(self) -> None:
         if min(self.levels, default=0) < 2:
             raise ValueError(f"fsq.levels must each be at least 2, got {self.levels}")
+        if not self.project and self.dim != len(self.levels):
+            raise ValueError(
+                f"fsq.project=false takes latents of as many channels as fsq.levels has: dim={self.dim}, but "
+                f"{len(self.levels)} levels. Change either, or leave fsq.project out."
+            )
 
 
 @register_quantizer("fsq", FSQConfig)
@@ -41,8 +49,9 @@ class FSQ(Quantizer):
         super().__init__()
         self.config = config
         self.codebook_sizes = (prod(config.levels),)
-        self.project_in = nn.Linear(config.dim, len(config.levels))
-        self.project_out = nn.Linear(len(config.levels), config.dim)
+        channels = len(config.levels)
+        self.project_in = nn.Linear(config.dim, channels) if config.project else nn.Identity()
+        self.project_out = nn.Linear(channels, config.dim) if config.project else nn.Identity()
         radix = torch.tensor(config.levels)
         # Persistent, though derivable: loaders that build on the meta device restore only what is saved.
         self.register_buffer("radix", radix)

@@ -46,6 +46,7 @@ BLOCKS: dict[str, dict[str, Any]] = {name: {"name": name} for name in quantizer_
     "residual-gumbel": {"name": "residual", "inner": {"name": "gumbel", "codebook_size": 32}, "depth": 2},
     "rq-beam": {"name": "rq", "depth": 3, "codebook_size": 32, "beam": 3, "train_beam": 3},
     "rq-pass": {"name": "rq", "depth": 3, "residual_grad": "pass", "codebook_size": 32},
+    "fsq-bare": {"name": "fsq", "levels": [2] * DIM, "project": False},
     "residual-fsq": {"name": "residual", "inner": "fsq", "depth": 3, "shrink": 0.25},
     "bsq-groups": {"name": "bsq", "bits": 7, "group_size": 3, "temperature": 0.5, "commitment_weight": 0.1},
     "residual-lfq": {"name": "residual", "inner": {"name": "lfq", "bits": 6}, "depth": 2, "shared": True},

@@ -10,10 +10,8 @@ LEVEL_SETS = [(2,), (2, 2, 2), (3, 4), (8, 5, 5, 5), (8, 6, 5), (7, 5, 5, 5, 5),
 
 
 def bare(levels):
-    """The grid alone: both projections the identity."""
-    quantizer = build_quantizer("fsq", dim=len(levels), levels=list(levels)).eval()
-    quantizer.project_in = quantizer.project_out = torch.nn.Identity()
-    return quantizer
+    """The grid alone."""
+    return build_quantizer("fsq", dim=len(levels), levels=list(levels), project=False).eval()
 
 
 def grid(levels):
@@ -50,6 +48,15 @@ def test_no_latent_leaves_the_range(levels):  # image.md trap 11
 def test_too_few_grid_points_are_refused():
     with pytest.raises(ValueError, match="at least 2"):
         build_quantizer("fsq", dim=4, levels=[8, 1])
+
+
+def test_without_layers_the_channels_must_be_the_grids():
+    with pytest.raises(ValueError, match="dim=6, but 4 levels"):
+        build_quantizer("fsq", dim=6, project=False)
+
+
+def test_without_layers_there_is_nothing_to_learn():
+    assert not list(bare((8, 5)).parameters())
 
 
 def test_normal_latents_use_all_grid_points_of_a_channel_alike():
