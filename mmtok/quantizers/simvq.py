@@ -41,5 +41,7 @@ class SimVQ(Lookup):
         return self._normalise(self.project_codes(self.frozen))
 
     def _embed(self, ids: Tensor) -> Tensor:
-        # The map of the codes in use, and not the codes in use of the map: no gradient of the size of the codebook.
+        if ids.numel() >= len(self.frozen):
+            return super()._embed(ids)
+        # Of a large table the map of the codes in use, not the codes in use of the map: no gradient of its size.
         return self._normalise(self.project_codes(F.embedding(ids, self.frozen)))

@@ -76,3 +76,12 @@ def test_large_codebooks_keep_nothing_of_their_size_for_backward():
     assert max(kept) <= 512 * 8
     (out.values.sum() + sum(out.losses.values())).backward()
     assert len(out.ids.unique()) > 300
+
+
+def test_few_and_many_latents_give_a_code_one_value():
+    torch.manual_seed(0)
+    quantizer = build_quantizer("simvq", dim=8, codebook_size=64).eval()
+    ids = torch.randint(0, 64, (1, 1, 200))
+    many = quantizer.decode(ids)  # more than there are codes: the whole table is mapped
+    few = torch.cat([quantizer.decode(part) for part in ids.split(20, 2)], 1)
+    torch.testing.assert_close(few, many, rtol=1e-6, atol=1e-6)
