@@ -25,6 +25,8 @@ from mmtok.schema import ConfigError
 if TYPE_CHECKING:
     from mmtok.compare.plan import Comparison
 
+MEASURES = "reconstruction,prior,probe,cost"
+"""What is measured unless told otherwise."""
 CLUSTER = "cluster."
 """Prefix of settings that are the cluster's."""
 
@@ -55,9 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seeds", type=int, help="runs of each arm (default 1, which ranks nothing; a study's its own)"
     )
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="folder of the comparison")
-    parser.add_argument(
-        "--measures", default="reconstruction,prior,probe,cost", metavar="A,B", help="which (default: %(default)s)"
-    )
+    parser.add_argument("--measures", metavar="A,B", help=f"which (default: {MEASURES})")
     parser.add_argument(
         "--ask",
         action="append",
@@ -80,6 +80,10 @@ def run(args: argparse.Namespace) -> int:
 
     if args.cell:
         return one_cell(args.cell)
+    if args.jobs < 1:
+        raise ConfigError(f"--jobs={args.jobs} must be 1 or more.")
+    if args.seeds is not None and args.seeds < 1:
+        raise ConfigError(f"--seeds={args.seeds} must be 1 or more.")
     if len(args.layers) == 1 and (Path(args.layers[0]) / PLAN).is_file() and not (args.over or args.standing):
         comparison = Comparison.open(Path(args.layers[0]))
         results = gather(comparison)
@@ -128,8 +132,6 @@ def planned(args: argparse.Namespace) -> Comparison:
         raise ConfigError(
             "there is no recipe, which names the data and the networks. Give one, such as image/vqvae_cifar."
         )
-    if args.jobs < 1:
-        raise ConfigError(f"--jobs={args.jobs} must be 1 or more.")
     layers, settings = split_arguments([word for word in args.layers if not word.startswith(CLUSTER)])
     arms = arms_over(args.over) if args.over else ()
     return Comparison.make(
@@ -139,7 +141,7 @@ def planned(args: argparse.Namespace) -> Comparison:
         arms,
         [arm_with(text) for text in args.standing],
         seeds=1 if args.seeds is None else args.seeds,
-        measures=[name.strip() for name in args.measures.split(",") if name.strip()],
+        measures=[name.strip() for name in (args.measures or MEASURES).split(",") if name.strip()],
         options=asked(args.ask),
     )
 
@@ -152,6 +154,9 @@ def study(args: argparse.Namespace) -> int:
 
     if args.out is None or args.over or args.standing:
         raise ConfigError("--study names its own arms, and wants a folder: --study survey --data NAME=SHARDS -o DIR.")
+    ignored = {"--measures": args.measures, "--ask": args.ask, "--codecs": args.codecs, "--slurm": args.slurm}
+    if given := [name for name, value in ignored.items() if value]:
+        raise ConfigError(f"--study has its own {given[0]}, or does without. Leave it out, or write a study file.")
     data = dict(word.partition("=")[::2] for word in args.data)
     found = Study.read(args.study)
     parts, left = found.comparisons(args.out.absolute(), data, args.layers, args.seeds)
@@ -184,7 +189,10 @@ def asked(words: list[str]) -> dict[str, object]:
         key, _, value = word.partition("=")
         if "." not in key or not value:
             raise ConfigError(f"--ask {word}: write MEASURE.FIELD=VALUE, for example prior.steps=200.")
-        found[key] = yaml.safe_load(value)
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--ask {word}: '{value}' is no value of YAML.") from error
     return found
 
 
@@ -192,13 +200,14 @@ def local(comparison: Comparison, args: argparse.Namespace) -> int:
     """Do the cells here, then tell."""
     from mmtok.compare.codecs import measure_codecs_of
     from mmtok.compare.jobs import run_cells
+    from mmtok.compare.plan import Comparison
     from mmtok.compare.results import gather, tables, write
 
     comparison.save()
     failed = run_cells(comparison.todo(), args.jobs)
     if args.codecs:
         measure_codecs_of(comparison, gather(comparison))
-    results = gather(comparison)
+    results = gather(Comparison.open(comparison.folder))  # cells of earlier calls too
     print(f"{tables(results)}\n\nwrote {write(comparison, results)}")
     return 1 if failed else 0
 

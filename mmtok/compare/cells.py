@@ -51,17 +51,21 @@ class Cell:
         return load_config([*self.layers, *layers], words).config
 
     def save(self, folder: Path) -> None:
-        """Write `cell.json`, unless it stands there already.
+        """Write `cell.json`; what was asked of the cell before stays asked.
 
         Raises:
             ConfigError: another cell is there.
         """
         path = folder / CELL
         plain = json.loads(json.dumps(dataclasses.asdict(self)))
-        if path.is_file() and (changed := _changed(json.loads(path.read_text()), plain)):
-            raise ConfigError(
-                f"{folder} was made with another {', '.join(changed)}. Compare into another folder, or delete it."
-            )
+        if path.is_file():
+            before = json.loads(path.read_text())
+            if changed := _changed(before, plain):
+                raise ConfigError(
+                    f"{folder} was made with another {', '.join(changed)}. Compare into another folder, or delete it."
+                )
+            plain["measures"] = list(dict.fromkeys([*before.get("measures", []), *plain["measures"]]))
+            plain["options"] = before.get("options", {}) | plain["options"]
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(plain, indent=1) + "\n")
 

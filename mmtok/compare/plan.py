@@ -64,7 +64,7 @@ class Comparison:
             options_of(name, options)
         repeated = [arm for seed in range(seeds) for arm in arms]
         numbers = [seed for seed in range(seeds) for _ in arms]
-        chosen = list(zip(repeated, numbers, strict=True)) + list(_numbered(standing, seeds))
+        chosen = list(zip(repeated, numbers, strict=True)) + _numbered(standing)
         if not chosen:
             raise ConfigError("there is nothing to compare. Give --over quantizer=10bit/*, or --with NAME=PATH.")
         if both := {arm.name for arm in arms} & {arm.name for arm in standing}:
@@ -117,10 +117,10 @@ def _listed(folder: Path) -> list[str]:
         raise ConfigError(f"{path} is damaged ({error}). Delete it and give the whole command again.") from error
 
 
-def _numbered(standing: Sequence[Arm], seeds: int) -> list[tuple[Arm, int]]:
-    """(arm, seed) of tokenizers that stand: one path is measured by every seed, several are a seed each."""
-    found = []
-    for name in dict.fromkeys(arm.name for arm in standing):
-        own = [arm for arm in standing if arm.name == name]
-        found += [(own[0], seed) for seed in range(seeds)] if len(own) == 1 else [(arm, i) for i, arm in enumerate(own)]
-    return found
+def _numbered(standing: Sequence[Arm]) -> list[tuple[Arm, int]]:
+    """(arm, seed) of tokenizers that stand, a path a seed: the same weights measured twice are no two samples."""
+    return [
+        (arm, seed)
+        for name in dict.fromkeys(arm.name for arm in standing)
+        for seed, arm in enumerate(arm for arm in standing if arm.name == name)
+    ]

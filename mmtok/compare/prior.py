@@ -144,7 +144,7 @@ def measure_prior(
     seen, unseen = _pieces(flat(train), cut), _pieces(flat(held_out), cut)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Prior(sizes, seen.shape[1], config).to(device)
+        model = Prior(sizes, max(seen.shape[1], unseen.shape[1]), config).to(device)
     last = _fit(model, seen, config, seed, device)
     lengths = (unseen >= 0).sum(1)
     total, counted = 0.0, int(lengths.sum())

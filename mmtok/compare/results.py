@@ -83,6 +83,8 @@ def gather(comparison: Comparison) -> Results:
 
 
 def _row(home: Path, place: Path, cell: Any) -> tuple[dict[str, Any], list[str]]:
+    from mmtok.compare.measures import options_of
+
     figures: dict[str, float] = {}
     usage: list[dict[str, Any]] = []
     lacking, absent = [], {}
@@ -92,6 +94,9 @@ def _row(home: Path, place: Path, cell: Any) -> tuple[dict[str, Any], list[str]]
             lacking.append(name)
             continue
         held = json.loads(path.read_text())
+        if held["options"] != options_of(name, cell.options):  # asked anew since: no figure beside the others'
+            lacking.append(name)
+            continue
         figures |= held["figures"]
         usage = held.get("report", {}).get("usage", usage)
         if "absent" in held:

@@ -164,13 +164,15 @@ def raw_understanding(
     known = known_labels(*labels)
     assert known is not None
     (a, b), (y, target), classes = known
-    said = hashlib.sha256(json.dumps([asdict(config), downsample, seed, y.tolist(), target.tolist()]).encode())
+    x, unseen = (_pieces(batches, len(of), downsample) for batches, of in zip((train, held_out), labels, strict=True))
+    x, unseen = x[a], unseen[b]
+    # What arms see of the same items may differ, as in size or in the rate of samples.
+    inputs = [[*one.shape, float(one.double().sum()), float(one.double().square().sum())] for one in (x, unseen)]
+    said = hashlib.sha256(json.dumps([asdict(config), inputs, seed, y.tolist(), target.tolist()]).encode())
     path = cache / f"{said.hexdigest()[:16]}.json"
     if path.is_file():
         found: dict[str, float] = json.loads(path.read_text())
         return found
-    x, unseen = (_pieces(batches, len(of), downsample) for batches, of in zip((train, held_out), labels, strict=True))
-    x, unseen = x[a], unseen[b]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         transformer = read(PiecesEmbedding(x.shape[2], config.width), x, y, unseen, target, classes, config)

@@ -53,7 +53,7 @@ def test_classes_that_training_never_saw_take_no_part():
     assert (y.tolist(), target.tolist(), classes) == ([0, 1, 0], [1, 0], 2)
 
 
-def test_the_input_is_read_once_for_all_arms(tmp_path):
+def test_the_input_is_read_once_for_all_arms_that_see_it_alike(tmp_path, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(2, (200,), generator=generator)
     x = 0.1 * torch.randn(200, 1, 8, 8, generator=generator) + labels[:, None, None, None]
@@ -61,7 +61,11 @@ def test_the_input_is_read_once_for_all_arms(tmp_path):
     found = raw_understanding(batches, batches, (labels, labels), 4, SMALL, seed=0, cache=tmp_path)
     assert found["raw_linear_accuracy"] > 0.95
     assert found["raw_transformer_accuracy"] > 0.95
-    assert raw_understanding([], [], (labels, labels), 4, SMALL, seed=0, cache=tmp_path) == found
+    other = [{"x": torch.zeros(100, 1, 8, 8)}, {"x": torch.zeros(100, 1, 8, 8)}]
+    blind = raw_understanding(other, other, (labels, labels), 4, SMALL, seed=0, cache=tmp_path)
+    assert blind["raw_linear_accuracy"] < 0.8
+    monkeypatch.setattr(understanding, "read", None)  # whatever trains fails
+    assert raw_understanding(batches, batches, (labels, labels), 4, SMALL, seed=0, cache=tmp_path) == found
 
 
 @pytest.mark.parametrize("length", [9, 16])
