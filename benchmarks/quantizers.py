@@ -124,6 +124,7 @@ def in_own_process(case: Case, side: str, device: str, threads: int) -> float | 
 
 def run_case(case: Case, rounds: int, device: str, threads: int, compiled: bool = False) -> dict[str, Any]:
     """Times, ratios and memory of a case, and whether its goals are met."""
+    torch.compiler.reset()  # else later cases meet the limit of graphs that earlier ones filled, and run uncompiled
     z, sides = latents(case, device), SIDES[case.kind]
     names = ["ours"] if sides.peer is None else ["ours", "peer", "default"]
     names += [name + COMPILED for name in names[:2]] if compiled else []

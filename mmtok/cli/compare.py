@@ -65,7 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MEASURE.FIELD=VALUE",
         help="what a measure is asked: prior.steps=200",
     )
-    parser.add_argument("--codecs", action="store_true", help="measure JPEG, WebP, ... or Opus at the arms' rates too")
+    parser.add_argument(
+        "--codecs",
+        action="store_true",
+        help="measure JPEG, WebP, ... or Opus (from 6 kb/s on) at the arms' rates too",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time, which share the cores (default 1)")
     parser.add_argument(
         "--slurm", metavar="NAME|FILE", help="submit the cells as an array: one of configs/cluster, or a file"
@@ -147,8 +151,9 @@ def planned(args: argparse.Namespace) -> Comparison:
 
 
 def study(args: argparse.Namespace) -> int:
-    """Do a study, part by part, and tell of each as soon as it stands."""
+    """Do a study, part by part, and tell of each as soon as it stands, with the cells of earlier calls."""
     from mmtok.compare.jobs import run_cells
+    from mmtok.compare.plan import Comparison
     from mmtok.compare.results import gather, tables, write
     from mmtok.compare.study import Study
 
@@ -171,7 +176,7 @@ def study(args: argparse.Namespace) -> int:
         print(f"# {part.name}: {part.asks}")
         comparison.save()
         failed += len(run_cells(comparison.todo(), args.jobs))
-        results = gather(comparison)
+        results = gather(Comparison.open(comparison.folder))
         print(f"{tables(results)}\n\nwrote {write(comparison, results)}\n", flush=True)
     return 1 if failed else 0
 
@@ -197,7 +202,7 @@ def asked(words: list[str]) -> dict[str, object]:
 
 
 def local(comparison: Comparison, args: argparse.Namespace) -> int:
-    """Do the cells here, then tell."""
+    """Do the cells here, then tell of them and those of earlier calls."""
     from mmtok.compare.codecs import measure_codecs_of
     from mmtok.compare.jobs import run_cells
     from mmtok.compare.plan import Comparison
@@ -207,7 +212,7 @@ def local(comparison: Comparison, args: argparse.Namespace) -> int:
     failed = run_cells(comparison.todo(), args.jobs)
     if args.codecs:
         measure_codecs_of(comparison, gather(comparison))
-    results = gather(Comparison.open(comparison.folder))  # cells of earlier calls too
+    results = gather(Comparison.open(comparison.folder))
     print(f"{tables(results)}\n\nwrote {write(comparison, results)}")
     return 1 if failed else 0
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mmtok.compare.arms import Arm
 from mmtok.compare.files import write_json
 from mmtok.config import RunConfig, load_config
@@ -137,6 +139,13 @@ def _train(config: RunConfig, folder: Path, say: Callable[[str], None]) -> None:
     if kept.exists() and open_checkpoint(folder)[1]["global_step"] >= config.trainer.max_steps:
         return
     train(config, say=say)
-    # Of the process that trained, and nothing else yet; a resumed one's later part.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    write_json(folder / "memory.json", {"peak_bytes": peak})
+    record = folder / "memory.json"
+    before = json.loads(record.read_text())["peak_bytes"] if record.is_file() else 0  # of a part before a stop
+    write_json(record, {"peak_bytes": max(before, _peak_bytes())})
+
+
+def _peak_bytes() -> int:
+    """Of this process, which trained and did nothing else yet: a GPU's memory where there is one, else its own."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -19,7 +19,10 @@ def measure_codecs_of(comparison: Comparison, results: Results) -> None:
     samples = int(cell.options.get("reconstruction.samples", 1000))
     held_out = HeldOut(config.data, samples=samples, examples=EXAMPLES)
     sounds = getattr(config.data, "sample_rate", None)
-    rows = list(_sounds(held_out, sounds) if sounds else _pictures(held_out, rates(results, "bits_per_pixel")))
+    if sounds:
+        rows = list(_sounds(held_out, sounds, rates(results, "bits_per_second")))
+    else:
+        rows = list(_pictures(held_out, rates(results, "bits_per_pixel")))
     write_json(comparison.folder / "codecs.json", {"rows": rows})
 
 
@@ -40,10 +43,13 @@ def _pictures(held_out: HeldOut, wanted: list[float]) -> Iterator[dict[str, Any]
             yield plain | {"rate": plain["bits_per_pixel"], "unit": "bits/pixel", "beside": rate}
 
 
-def _sounds(held_out: HeldOut, sample_rate: int) -> Iterator[dict[str, Any]]:
-    from mmtok.evaluation.opus import Opus, measure_opus
+def _sounds(held_out: HeldOut, sample_rate: int, wanted: list[float]) -> Iterator[dict[str, Any]]:
+    from mmtok.evaluation.opus import LEAST, Opus, measure_opus
 
     if Opus.lacks():
         return
-    for row in measure_opus(Signals(held_out), sample_rate, judge_every=max(1, held_out.count // 50)):
+    # Below its least rate Opus says more than the arms do: the row tells what it took.
+    bitrates = sorted({max(LEAST, round(rate)) for rate in wanted})
+    judge_every = max(1, held_out.count // 50)
+    for row in measure_opus(Signals(held_out), sample_rate, bitrates=bitrates, judge_every=judge_every):
         yield row | {"rate": row["bits_per_second"], "unit": "bits/s"}

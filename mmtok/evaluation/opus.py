@@ -24,8 +24,10 @@ RATES = (8000, 12000, 16000, 24000, 48000)
 """Samples a second that libopus takes."""
 DECODED = 48000
 """And what FFmpeg gives back, whatever went in."""
-BITRATES = (6000, 12000)
-"""Bits a second that are asked for; at 6,000 Opus has about the band of a telephone."""
+LEAST = 6000
+"""Bits a second below which Opus does not go; there it has about the band of a telephone."""
+BITRATES = (LEAST, 12000)
+"""Bits a second that are asked for."""
 
 DEFINITION = (
     "libopus through PyAV, application audio, constrained variable bitrate, frames of 20 ms, each clip by itself; "

@@ -86,6 +86,24 @@ def test_what_stands_is_not_done_again_and_what_was_lost_is(folder, shards, caps
     assert "1/1 cells" in capsys.readouterr().out
 
 
+def test_a_figure_made_with_other_options_stands_beside_none(folder, shards, capsys):
+    path = folder / "cells" / "fsq" / "seed-0" / "measures" / "cost.json"
+    kept = path.read_text()
+    path.write_text(kept.replace('"rounds": 1', '"rounds": 7'))
+    assert main(["compare", str(folder)]) == 0
+    assert "fsq, seed 0: cost" in capsys.readouterr().out
+    path.write_text(kept)
+    assert main(["compare", str(folder)]) == 0
+    assert "fsq, seed 0: cost" not in capsys.readouterr().out
+
+
+def test_a_call_for_fewer_seeds_tells_of_all_that_stand(folder, shards, capsys):
+    assert main(words(shards, folder, "--over", "quantizer=none", "--seeds", "1", "--measures", "cost")) == 0
+    rows = json.loads((folder / "results.json").read_text())["rows"]
+    assert {(row["arm"], row["seed"]) for row in rows} == {(arm, seed) for arm in ("none", "fsq") for seed in (0, 1)}
+    assert all("psnr" in row["figures"] for row in rows)  # what was measured before stays asked
+
+
 def test_another_recipe_in_the_same_folder_is_refused(folder, shards, capsys):
     assert main(words(shards, folder, "--over", "quantizer=none,fsq", "optim.lr=1e-4")) == 2
     assert "made with another settings" in capsys.readouterr().err
@@ -127,11 +145,14 @@ def test_sounds_are_compared_by_the_same_verb(sound_shards, tmp_path):
     own = [word for word in SMALL_CODEC if not word.startswith("quantizer.")]
     recipe = ["compare", "audio/demo", "logger/quiet", f"data.shards={sound_shards}/train", *own]
     over = ["--over", "quantizer.depth=1,2", "quantizer.codebook_size=16", "-o", str(tmp_path / "out"), *ASK]
-    assert main([*recipe, *over, "--ask", "reconstruction.judged=0", "--ask", "prior.most=64"]) == 0
+    assert main([*recipe, *over, "--ask", "reconstruction.judged=0", "--ask", "prior.most=64", "--codecs"]) == 0
     rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     assert {"si_sdr", "prior_bits_per_second", "quantization_gap"} <= {*rows[1]["figures"]}
     assert rows[1]["figures"]["bits_per_sample"] == pytest.approx(2 * rows[0]["figures"]["bits_per_sample"])
     assert (tmp_path / "out" / "cells" / "depth=2" / "seed-0" / "examples" / "output-0.wav").is_file()
+    codecs = json.loads((tmp_path / "out" / "codecs.json").read_text())["rows"]
+    rates = {max(6000, round(row["figures"]["bits_per_second"], -1)) for row in rows}
+    assert {round(row["asked_bits_per_second"], -1) for row in codecs} == rates  # Opus has none below 6,000
 
 
 @pytest.mark.parametrize(
@@ -142,6 +163,9 @@ def test_sounds_are_compared_by_the_same_verb(sound_shards, tmp_path):
         (["--over", "quantizer=none", "--seeds", "0"], "--seeds=0"),
         (["--over", "quantizer=none", "--jobs", "0"], "--jobs=0"),
         ([], "nothing to compare"),
+        (["--over", "quantizer=none", "--ask", "prior.steps=[3"], "'[3' is no value of YAML"),
+        (["--study", "collapse", "--measures", "cost"], "Leave it out, or write a study file"),
+        (["--study", "collapse", "--seeds", "0"], "--seeds=0"),
         (["--over", "optim.lrr=1,2"], "lrr"),
     ],
 )
