@@ -3,6 +3,7 @@
 import pytest
 
 from mmtok.compare.arms import Arm, arm_with, arms_over
+from mmtok.compare.plan import Comparison
 from mmtok.schema import ConfigError
 
 
@@ -53,3 +54,16 @@ def test_a_tokenizer_that_stands_is_named(tmp_path):
         arm_with(str(tmp_path))
     with pytest.raises(ConfigError, match="cannot be the name"):
         arm_with(f"../up={tmp_path}")
+
+
+def test_a_path_is_one_seed_however_many_the_others_have(tmp_path):
+    paths = [tmp_path / name for name in ("a", "b")]
+    for path in paths:
+        path.mkdir()
+    recipe = (["image/demo"], ["data.shards=x"])
+    standing = [arm_with(f"one={paths[0]}"), arm_with(f"two={paths[0]}"), arm_with(f"two={paths[1]}")]
+    made = Comparison.make(
+        tmp_path / "out", *recipe, arms_over(["quantizer=fsq"]), standing, seeds=3, measures=["cost"]
+    )
+    cells = [(cell.arm.name, cell.seed) for _, cell in made.cells]
+    assert sorted(cells) == [("fsq", 0), ("fsq", 1), ("fsq", 2), ("one", 0), ("two", 0), ("two", 1)]

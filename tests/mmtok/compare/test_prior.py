@@ -72,6 +72,11 @@ def test_long_items_are_cut_and_counted_whole():
     assert found.bits_per_sample == pytest.approx(50 * found.bits_per_token)
 
 
+def test_held_out_items_may_be_longer_than_those_of_training():
+    found = measure_prior(ids(60, length=8), ids(20, length=12, seed=1), (16,), SMALL)
+    assert found.uniform_bits == 48
+
+
 def test_logits_of_a_large_codebook_are_held_some_rows_at_a_time(monkeypatch):
     torch.manual_seed(0)
     model = Prior((64,), 12, SMALL)
