@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -45,7 +46,15 @@ class ShardDataModule(LightningDataModule):
             ValueError: sets of a mixture do not fit together, or one holds nothing that `item` looks at.
         """
         self.seed, self.accumulate = seed, accumulate
-        for one in [*self.training_sets(), *self.validation_sets()]:
+        self.check_content([*self.training_sets(), *self.validation_sets()])
+
+    def check_content(self, sets: Iterable[ShardSet]) -> None:
+        """Refuse sets that hold nothing `item` looks at.
+
+        Raises:
+            ConfigError: names the set and what it holds.
+        """
+        for one in sets:
             listed = one.manifest.extensions
             # Nothing is listed where only sidecars were read.
             if self.content and listed and not {name.rpartition(".")[2] for name in listed} & set(self.content):

@@ -164,9 +164,15 @@ def only_valid(batch: Mapping[str, Any]) -> Mapping[str, Any]:
     valid = batch.get("valid")
     if valid is None or all(valid):
         return batch
-    kept = torch.tensor([i for i, good in enumerate(valid) if good], device=batch["x"].device, dtype=torch.int64)
-    tensors = {name: value[kept] for name, value in batch.items() if isinstance(value, Tensor)}
-    lists = {name: [value[i] for i in kept.tolist()] for name, value in batch.items() if name in ("key", "valid")}
+    kept = [i for i, good in enumerate(valid) if good]
+    tensors = {
+        name: value[torch.tensor(kept, device=value.device, dtype=torch.int64)]
+        for name, value in batch.items()
+        if isinstance(value, Tensor)
+    }
+    lists = {
+        name: [value[i] for i in kept] for name, value in batch.items() if isinstance(value, list) and name != "bad"
+    }
     return {**batch, **tensors, **lists}
 
 

@@ -15,7 +15,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import yaml
 from omegaconf import OmegaConf
@@ -28,9 +28,12 @@ from mmtok.quantizers.base import QuantizerConfig
 from mmtok.registry import load_plugins, registry_of
 from mmtok.resources import layer_path
 from mmtok.schema import ConfigError, field_types, join, parse, to_plain
-from mmtok.tokenizers.base import TokenizerConfig
+from mmtok.tokenizers.base import TokenizerConfig, tokenizers
+from mmtok.tokenizers.fitted import FittedConfig
 from mmtok.training.logs import LogConfig
 from mmtok.training.settings import AdversaryConfig, CheckpointConfig, OptimConfig, TrainerConfig
+
+C = TypeVar("C", covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +84,36 @@ class RunConfig:
             raise ConfigError("adversary.adaptive measures gradients at the decoder, and optim.freeze has frozen it.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """A tokenizer fitted in one pass, complete: what there is to say where nothing is trained by gradients."""
+
+    tokenizer: FittedConfig
+    """What is fitted."""
+    data: DataConfig
+    """Where samples come from, and how many of them."""
+    threads: int = 0
+    """Of the engine; 0 takes one a core."""
+    run_dir: str = ""
+    """Where everything is written; empty means runs/<recipe>/<hash of the configuration>."""
+    seed: int = 0
+    """Of the sample."""
+    plugins: tuple[str, ...] = ()
+    """Modules imported first, which register names of their own."""
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ConfigError(f"threads={self.threads} must be at least 0; 0 takes one a core.")
+
+
+AnyConfig = RunConfig | FitConfig
+
+
 @dataclass(frozen=True)
-class Loaded:
+class Loaded(Generic[C]):
     """A configuration and how it came about."""
 
-    config: RunConfig
+    config: C
     dropped: tuple[str, ...]
     """Fields of earlier layers that the class a later layer chose does not have."""
 
@@ -93,11 +121,23 @@ class Loaded:
 # What a restart may change without being another experiment.
 RESTART_KEYS = (
     "trainer.devices", "trainer.num_nodes", "trainer.max_steps", "trainer.accelerator", "trainer.agree_every",
-    "data.workers", "checkpoint", "log", "run_dir", "data.cache_dir", "data.cache_gb",
+    "data.workers", "checkpoint", "log", "run_dir", "data.cache_dir", "data.cache_gb", "threads",
 )  # fmt: skip
 
 
-def load_config(layers: Sequence[str], overrides: Sequence[str] = ()) -> Loaded:
+def load_config(layers: Sequence[str], overrides: Sequence[str] = ()) -> Loaded[RunConfig]:
+    """The configuration of a training: as `load_any`, which also takes what is fitted.
+
+    Raises:
+        ConfigError: as there, or the recipe's tokenizer is fitted.
+    """
+    loaded = load_any(layers, overrides)
+    if isinstance(loaded.config, FitConfig):
+        raise ConfigError(f"{layers[0]} is fitted in one pass, not trained in updates. Run: mmtok train {layers[0]}")
+    return Loaded(loaded.config, loaded.dropped)
+
+
+def load_any(layers: Sequence[str], overrides: Sequence[str] = ()) -> Loaded[AnyConfig]:
     """Merge, resolve and check.
 
     Args:
@@ -115,15 +155,32 @@ def load_config(layers: Sequence[str], overrides: Sequence[str] = ()) -> Loaded:
     tree = _interpolate(tree)
     if not tree.get("run_dir"):
         tree.pop("run_dir", None)
-    for key in ("tokenizer", "quantizer", "loss", "data", "optim", "trainer"):
+    fitted = _is_fitted(tree)
+    for key in ("tokenizer", "data") if fitted else ("tokenizer", "quantizer", "loss", "data", "optim", "trainer"):
         if key not in tree:
             raise ConfigError(f"the recipe has no block '{key}'. Start from a complete one, for example image/vqvae.")
     dropped: list[str] = []
-    _prune(RunConfig, tree, "", stale, dropped)
-    config = parse_config(tree)
+    _prune(FitConfig if fitted else RunConfig, tree, "", stale, dropped)
+    config = parse_any(tree)
     if not config.run_dir:
         config = dataclasses.replace(config, run_dir=f"runs/{_slug(layers[0])}/{fingerprint(config)}")
     return Loaded(config, tuple(dropped))
+
+
+def parse_any(tree: Mapping[str, Any]) -> AnyConfig:
+    """A resolved tree -> the checked configuration of a training or of a fit."""
+    load_plugins(tree.get("plugins") or ())
+    if not _is_fitted(tree):
+        return parse_config(tree)
+    tokenizer = convert_block(TokenizerConfig, tree["tokenizer"], "tokenizer")
+    return parse(FitConfig, {**tree, "tokenizer": tokenizer}, label="a fitted recipe")
+
+
+def _is_fitted(tree: Mapping[str, Any]) -> bool:
+    """Whether the tokenizer of a recipe is fitted; False where it names none that is known."""
+    block = tree.get("tokenizer")
+    name = block.get("name") if isinstance(block, Mapping) else block
+    return name in tokenizers.names() and issubclass(tokenizers.config_class(str(name)), FittedConfig)
 
 
 def merge_layers(layers: Sequence[str], overrides: Sequence[str] = (), stale: set[str] | None = None) -> dict[str, Any]:
@@ -173,24 +230,24 @@ def convert_block(base: type, block: Any, path: str, **fill: Any) -> Any:
     return registry.parse(block, path, **fill)
 
 
-def dump_yaml(config: RunConfig) -> str:
+def dump_yaml(config: AnyConfig) -> str:
     """The resolved configuration as YAML that `load_config` reads back to the same."""
     return yaml.safe_dump(to_plain(config), sort_keys=False, width=120, default_flow_style=None)
 
 
-def fingerprint(config: RunConfig) -> str:
+def fingerprint(config: AnyConfig) -> str:
     """Ten hex digits of everything that makes this another experiment: all but what a restart may change."""
     text = json.dumps(comparable(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-def comparable(config: RunConfig) -> dict[str, Any]:
+def comparable(config: AnyConfig) -> dict[str, Any]:
     """Flat {dotted key: value} of what must not change over the life of a run."""
     flat = flatten(to_plain(config))
     return {key: value for key, value in flat.items() if not any(_under(key, top) for top in RESTART_KEYS)}
 
 
-def differences(old: RunConfig, new: RunConfig) -> list[str]:
+def differences(old: AnyConfig, new: AnyConfig) -> list[str]:
     """Lines 'key: old -> new' for each setting a restart may not change."""
     before, after = comparable(old), comparable(new)
     keys = sorted(before.keys() | after.keys())

@@ -60,8 +60,8 @@ def tokenizer_of(checkpoint: dict[str, Any], *, raw: bool = False) -> Tokenizer:
     settings = checkpoint["mmtok"]["config"]
     load_plugins(settings["plugins"])
     # Not on the meta device, which would be quicker: what a plugin keeps outside its state would stay there.
-    tokenizer = build_tokenizer(settings["tokenizer"], settings["quantizer"])
-    prefix = "tokenizer." if raw or not settings["optim"]["ema"] else "ema."
+    tokenizer = build_tokenizer(settings["tokenizer"], settings.get("quantizer"))
+    prefix = "tokenizer." if raw or not settings.get("optim", {}).get("ema") else "ema."
     state = checkpoint["state_dict"]
     weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     tokenizer.load_state_dict(weights, assign=True)

@@ -31,6 +31,7 @@ CARRIED = tuple(room for room in ROOMS if room != "datamodules")
 """Rooms that an export carries."""
 LIGHT = {"numpy", "torch", "safetensors"} | sys.stdlib_module_names
 LAZY = LIGHT | {
+    "tokenizers",
     "PIL",
     "torchvision",
     "lpips",

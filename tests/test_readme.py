@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmtok.cli import VERBS, main, parse_arguments
-from mmtok.config import load_config, split_arguments
+from mmtok.config import load_any, split_arguments
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "slurm" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -48,7 +48,7 @@ def test_a_command_that_is_shown_is_understood(words, error, tmp_path, monkeypat
     args = parse_arguments(words)
     layers, settings = split_arguments(getattr(args, "layers", []))
     if layers and not layers[0].startswith("runs/"):
-        load_config(layers, [word for word in settings if not word.startswith("cluster.")])
+        load_any(layers, [word for word in settings if not word.startswith("cluster.")])
 
 
 def test_every_verb_that_is_mentioned_exists():

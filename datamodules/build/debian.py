@@ -41,7 +41,7 @@ class DebianSource(Source):
         if self.preset:
             self.kind = self.preset.kind
             if self.preset.entries:
-                return self.preset.entries(self.debs[0])
+                return [entry for deb in self.debs for entry in self.preset.entries(deb)]
             naming, wanted = self.preset.naming, replace(wanted, kind=self.kind)
         extensions = {"txt"}.union(*(kind.extensions for kind in KINDS.values()))
         found = {

@@ -15,14 +15,14 @@ Read = Callable[[str], bytes]
 
 
 def kind_of(names: Collection[str], wanted: Wanted) -> str:
-    """The kind of content to take: the one asked for, else the one of most files.
+    """The kind of content to take: the one asked for, else the one of most files that no others stand beside.
 
     Raises:
         ValueError: no file is of any kind, or none of the one asked for.
     """
     counts = {name: sum(extension_of(file) in kind.extensions for file in names) for name, kind in KINDS.items()}
     asked = [wanted.kind] if wanted.kind else list(KINDS)
-    kind = max(asked, key=lambda name: counts[name])
+    kind = max(asked, key=lambda name: (counts[name] > 0 and not KINDS[name].companion, counts[name]))
     if not counts[kind]:
         known = "; ".join(f"{KINDS[name].noun} ({', '.join(KINDS[name].extensions)})" for name in asked)
         raise ValueError(f"holds no {known} among its {len(names)} files")
@@ -55,7 +55,7 @@ def _entry(name: str, key: str, depth: int | None, names: set[str], read: Read) 
     path = PurePosixPath(name)
     reads = {extension_of(name): name}
     caption = str(path.with_suffix(".txt"))
-    if caption in names:
+    if caption in names and caption != name:
         reads["txt"] = caption
     split, classes = None, path.parts[:-1]
     if depth is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datamodules.build.pictures import Pictures
 from datamodules.build.prepare import Preparer
 from datamodules.build.sounds import Sounds
+from datamodules.build.texts import Texts
 
-KINDS: dict[str, type[Preparer]] = {one.kind: one for one in (Pictures, Sounds)}
+KINDS: dict[str, type[Preparer]] = {one.kind: one for one in (Pictures, Sounds, Texts)}
 """Kind as in the manifest -> what makes samples of it."""

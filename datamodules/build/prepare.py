@@ -32,6 +32,9 @@ class Preparer:
     """What people call them, in the plural."""
     extensions: ClassVar[tuple[str, ...]]
     """Of the files that are taken as content."""
+    companion: ClassVar[bool] = False
+    """Whether its files stand beside those of other kinds, as captions and READMEs do: taken where there is nothing
+    else, or where it is asked for."""
     options: ClassVar[type]
     """A dataclass of what `mmtok shards build` takes for this kind."""
 

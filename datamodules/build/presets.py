@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datamodules.build.deb import Deb
 from datamodules.build.naming import Naming
 from datamodules.build.package_pictures import endless_sky, fashion_mnist, tuxpaint_stamps
+from datamodules.build.package_texts import fortunes
 from datamodules.build.source import Entry
 
 
@@ -21,7 +22,7 @@ class Preset:
     about: str
     kind: str = "images"
     entries: Callable[[Deb], list[Entry]] | None = None
-    """Reads the one package, where its files are not simply taken."""
+    """Reads each package, where its files are not simply taken."""
     naming: Naming | None = None
     """Else: which files are taken, and what their names say."""
 
@@ -91,5 +92,18 @@ SOUNDS = {
         "audio",
     ),
 }  # fmt: skip
-PRESETS = PICTURES | SOUNDS
+TEXTS = {
+    "libreoffice-help": Preset(
+        " ".join(f"libreoffice-help-{language}" for language in ("en-us", "fr", "ja", "ru")),
+        "MPL-2.0",
+        "the same 2,561 help pages in English, French, Japanese and Russian, 12 MB",
+        "text",
+        naming=Naming(r"libreoffice/help/(?P<label>[A-Za-z-]+)/(?P<group>text/.+)$"),
+    ),
+    "fortunes": Preset("fortunes", FREE, "short texts in English, 0.8 MB", "text", entries=fortunes),
+    "fortunes-world": Preset(
+        "fortunes-de fortunes-ru", FREE, "short texts in German and Russian, 1.6 MB", "text", entries=fortunes
+    ),
+}
+PRESETS = PICTURES | SOUNDS | TEXTS
 """What `debian:NAME` knows by heart. Any other name is taken as the name of a package."""

@@ -42,7 +42,7 @@ class Wanted:
     """What of a source is taken, and how the names of its files are read."""
 
     kind: str | None = None
-    """"images" or "audio"; None takes whichever the source holds more of."""
+    """"images", "audio" or "text"; None takes whichever the source holds more of."""
     names: str | None = None
     """A pattern for the names of its files, or the name of a data set whose pattern is known: see `naming.py`."""
     split_by: str | None = None

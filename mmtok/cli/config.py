@@ -21,9 +21,9 @@ def run(args: argparse.Namespace) -> int:
 
         print("\n".join(recipe_names()))
         return 0
-    from mmtok.config import dump_yaml, load_config, split_arguments
+    from mmtok.config import dump_yaml, load_any, split_arguments
 
-    loaded = load_config(*split_arguments(args.layers))
+    loaded = load_any(*split_arguments(args.layers))
     for key in loaded.dropped:
         print(f"# dropped: {key}, which the chosen name does not have", file=sys.stderr)
     print(dump_yaml(loaded.config), end="")

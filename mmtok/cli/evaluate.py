@@ -6,6 +6,7 @@
   mmtok evaluate runs/demo/run --baselines         # JPEG, WebP, AVIF and JPEG XL at equal bits on the same pictures
   mmtok evaluate runs/speech/run --baselines       # of sounds: Opus at 6 and 12 kb/s on the same clips
   mmtok evaluate runs/speech/run --shards data/fsdd/all --samples 3000 --probe
+  mmtok evaluate runs/bpe --shards data/help/val --reference en-US --samples 2000
   mmtok evaluate imports/llamagen --shards data/imagenette/val --image-size 256    # an import or a bundle
 
 Writes RUN/evaluation/SET-step-N.json (here val- and kodak-val-step-N.json; with --raw val-raw-step-N.json), and
@@ -67,6 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pattern of the clips' keys, whose named groups are what is probed; 'speaker' keeps voices apart "
         "(default: the names of the Free Spoken Digit Dataset, '%(default)s')",
     )  # fmt: skip
+    parser.add_argument(
+        "--reference", metavar="LANGUAGE", help="of texts: what parity is measured against (default: the shortest)"
+    )
     parser.add_argument("--raw", action="store_true", help="the weights as trained instead of their average")
     parser.add_argument("--device", default="auto", help="where to compute (default: a GPU where there is one)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the JSON file; pictures go beside it")
@@ -86,12 +90,14 @@ class Subject(NamedTuple):
 
 def trained(args: argparse.Namespace) -> Subject:
     """The tokenizer of a run, and its own data."""
-    from mmtok.config import parse_config
+    from mmtok.config import FitConfig, parse_any
     from mmtok.loading import open_checkpoint, tokenizer_of
 
     path, checkpoint, _ = open_checkpoint(args.run)
-    config = parse_config(checkpoint["mmtok"]["config"])
+    config = parse_any(checkpoint["mmtok"]["config"])
     folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    if isinstance(config, FitConfig):
+        return Subject(tokenizer_of(checkpoint), config.data, folder, weights="fitted")
     weights = "averaged" if config.optim.ema and not args.raw else "as trained"
     tokenizer = tokenizer_of(checkpoint, raw=args.raw)
     return Subject(tokenizer, config.data, folder, config, checkpoint["global_step"], weights)
@@ -128,7 +134,7 @@ def imported(args: argparse.Namespace) -> Subject:
 def run(args: argparse.Namespace) -> int:
     import torch
 
-    from mmtok.cli import sounds
+    from mmtok.cli import sounds, texts
     from mmtok.evaluation.heldout import HeldOut
     from mmtok.export.folder import is_model
     from mmtok.loading import check_device
@@ -138,11 +144,13 @@ def run(args: argparse.Namespace) -> int:
     subject = imported(args) if is_model(args.run) else trained(args)
     tokenizer, config = subject.tokenizer, subject.config
     modality = tokenizer.spec.modality
-    if modality not in ("image", "audio"):
-        raise ValueError(f"evaluate measures pictures and sounds, and {args.run} is of modality '{modality}'.")
+    if modality not in ("image", "audio", "text"):
+        raise ValueError(f"evaluate measures pictures, sounds and texts; {args.run} is of modality '{modality}'.")
+    if args.reference is not None and modality != "text":
+        raise ValueError("--reference is of texts, and this tokenizer is for something else.")
     if args.image_size is not None:
         if modality != "image":
-            raise ValueError("--image-size is of pictures, and this tokenizer is for sounds.")
+            raise ValueError(f"--image-size is of pictures, and this tokenizer is of modality '{modality}'.")
         subject = subject._replace(data=replace(subject.data, image_size=args.image_size))  # type: ignore[call-arg]
     held_out = HeldOut(
         subject.data, shards=args.shards, samples=args.samples,
@@ -156,6 +164,8 @@ def run(args: argparse.Namespace) -> int:
     check_writable(target)
     if modality == "audio":
         sounds.measure(tokenizer, held_out, args, notes, target, device)
+    elif modality == "text":
+        texts.measure(tokenizer, held_out, args, notes, target)
     else:
         measure(tokenizer, held_out, args, notes, target, config, device)
     print(f"wrote {target}")

@@ -27,8 +27,9 @@ BUILD_OPTIONS = (
     "kind", "names", "split_by", "val_fraction", "shard_mb", "limit", "cache", "workers",
     "size", "tile", "quality",
     "seconds", "min_seconds", "sample_rate", "channels", "min_loudness", "max_clipping", "features",
+    "min_characters",
 )  # fmt: skip
-"""Flags of `build` that are options of its own name: for every kind, for pictures, for sounds."""
+"""Flags of `build` that are options of its own name: for every kind, for pictures, for sounds, for texts."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +52,9 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", nargs="?", help="a folder, a zip, a .deb, or a name (see --list)")
     parser.add_argument("-o", "--out", type=Path, help="folder that gets train/, val/ ...")
     parser.add_argument("--list", action="store_true", help="list the sources known by name")
-    parser.add_argument("--kind", help="images or audio, of a source that holds both (default: what it has more of)")
+    parser.add_argument(
+        "--kind", help="images, audio or text, of a source that holds several (default: what it has more of)"
+    )
     parser.add_argument("--names", help="pattern of the file names, with groups label, speaker, group, split; or fsdd")
     parser.add_argument("--split-by", help="file or speaker: what is never divided between sets")
     parser.add_argument("--val-fraction", type=float, help="share of the groups held out for validation (default 0.1)")
@@ -71,6 +74,8 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
     sounds.add_argument("--min-loudness", type=float, help="leave out segments below so many dB (default -60)")
     sounds.add_argument("--max-clipping", type=float, help="leave out those with more at full scale (default 0.01)")
     sounds.add_argument("--features", help="teacher features to write beside each segment: mfcc")
+    texts = parser.add_argument_group("texts")
+    texts.add_argument("--min-characters", type=int, help="shortest document that is taken (default 1)")
 
 
 def _index_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,8 @@
   mmtok train image/vqvae hardware/ddp logger/wandb quantizer.name=fsq trainer.devices=8
   mmtok train runs/image/vqvae/3f2a91c0de
 
+  mmtok train text/bpe data.shards=data/help/train     # fitted: one pass over a sample, in one process
+
 Recipes are merged left to right, then the settings. The same command again continues the run.
 """
 
@@ -14,6 +16,10 @@ import os
 import sys
 from pathlib import Path
 from shlex import quote
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmtok.config import FitConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,17 +31,19 @@ def run(args: argparse.Namespace) -> int:
 
     from mmtok.cluster.status import status
     from mmtok.cluster.task import check_task, core_lines
-    from mmtok.config import load_config, split_arguments
+    from mmtok.config import FitConfig, load_any, split_arguments
     from mmtok.loading import checkpoint_path
     from mmtok.training.callbacks.preemption import Preempted
     from mmtok.training.guard import NonFiniteError
     from mmtok.training.run import train
 
     first = not rank_zero_only.rank  # type: ignore[attr-defined]  # ranks of a job run this same command
-    loaded = load_config(*split_arguments(args.layers))
+    loaded = load_any(*split_arguments(args.layers))
     for key in loaded.dropped:
         print(f"mmtok: {key} is left out: the chosen name does not have it", file=sys.stderr)
     config = loaded.config
+    if isinstance(config, FitConfig):
+        return _fit(config)
     check_task(os.environ, config.trainer.devices, config.trainer.num_nodes)
     if hasattr(os, "sched_getaffinity") and not int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0))):
         cores = len(os.sched_getaffinity(0))
@@ -60,4 +68,16 @@ def run(args: argparse.Namespace) -> int:
         # A run that had gone further than it is asked to now has what it had.
         steps = max(config.trainer.max_steps, status(run_dir).step)
         print(f"done: {steps:,} steps in {run_dir}. Next: mmtok evaluate {quote(str(run_dir))}")
+    return 0
+
+
+def _fit(config: FitConfig) -> int:
+    from mmtok.training.fit import fit
+
+    try:
+        run_dir = fit(config)
+    except KeyboardInterrupt:
+        print("mmtok: stopped. The same command starts again: a fit is done in one pass.", file=sys.stderr)
+        return 130
+    print(f"done: fitted in {run_dir}. Next: mmtok evaluate {quote(str(run_dir))}")
     return 0

@@ -239,10 +239,15 @@ register_tokenizer = tokenizers.register
 
 
 def build_tokenizer(
-    tokenizer: TokenizerConfig | dict[str, Any], quantizer: QuantizerConfig | dict[str, Any]
+    tokenizer: TokenizerConfig | dict[str, Any], quantizer: QuantizerConfig | dict[str, Any] | None
 ) -> Tokenizer:
-    """The tokenizer a pair of blocks describes; `quantizer.dim` is filled in from the tokenizer."""
+    """The tokenizer a pair of blocks describes; `quantizer.dim` is filled in from the tokenizer.
+
+    None is the quantizer of a tokenizer that is fitted without one.
+    """
     config = tokenizers.parse(tokenizer, "tokenizer")
+    if quantizer is None:
+        return tokenizers.class_of(config)(config, None)
     inner = quantizers.parse(quantizer, "quantizer", dim=config.dim)
     if inner.dim != config.dim:
         raise ValueError(f"quantizer.dim={inner.dim} does not fit tokenizer.dim={config.dim}. Leave quantizer.dim out.")

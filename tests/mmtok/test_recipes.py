@@ -3,15 +3,17 @@
 import pytest
 import torch
 
-from mmtok.config import load_config
+from mmtok.config import FitConfig, load_any, load_config
 from mmtok.resources import recipe_names
 from mmtok.tokenizers import build_tokenizer
 from mmtok.training.adversary import Adversary
 
 FOLDERS = ("image/", "audio/", "text/", "vector/")
-RECIPES = [name for name in recipe_names() if name.startswith(FOLDERS)]
+COMPLETE = [name for name in recipe_names() if name.startswith(FOLDERS)]
+FITTED = [name for name in COMPLETE if isinstance(load_any([name]).config, FitConfig)]
+RECIPES = [name for name in COMPLETE if name not in FITTED]
 PRESETS = [name for name in recipe_names() if name.startswith("quantizer/")]
-LAYERS = [name for name in recipe_names() if name not in RECIPES and not name.startswith("cluster/")]
+LAYERS = [name for name in recipe_names() if name not in COMPLETE and not name.startswith("cluster/")]
 
 
 def build(*layers):
@@ -24,6 +26,14 @@ def build(*layers):
 def test_every_recipe_builds(name):
     tokenizer = build(name)
     assert sum(parameter.numel() for parameter in tokenizer.parameters()) > 0
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_every_fitted_recipe_builds_and_is_refused_as_a_training(name):
+    tokenizer = build_tokenizer(load_any([name]).config.tokenizer, None)
+    assert not tokenizer.fitted
+    with pytest.raises(ValueError, match=f"fitted in one pass.*mmtok train {name}"):
+        load_config([name])
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if load_config([name]).config.adversary is not None])

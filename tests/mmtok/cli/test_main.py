@@ -134,7 +134,7 @@ def test_stopping_is_no_traceback(monkeypatch, capsys):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mmtok.config.load_config", interrupted)
+    monkeypatch.setattr("mmtok.config.load_any", interrupted)
     assert main(["config", "image/vqvae"]) == 130
     assert "stopped" in capsys.readouterr().err
 
@@ -143,7 +143,7 @@ def test_a_worker_gone_before_its_batch_was_taken_over_is_no_traceback(monkeypat
     def ended(*args, **kwargs):
         raise EOFError  # as multiprocessing does, of the pipe that should have brought the batch's memory
 
-    monkeypatch.setattr("mmtok.config.load_config", ended)
+    monkeypatch.setattr("mmtok.config.load_any", ended)
     assert main(["config", "image/vqvae"]) == 2
     assert "a loader process ended by somebody else, mostly the system for want of memory" in capsys.readouterr().err
 

@@ -1,0 +1,236 @@
+"""Texts: documents for evaluation in their order, and a balanced sample of them to fit a vocabulary on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from datamodules.base import DataConfig, register_data
+from datamodules.decode import DecodeError, decode
+from datamodules.module import ShardDataModule
+from datamodules.order import Place
+from datamodules.reader import BadDataError, SlotSample
+from datamodules.shardindex import ShardError
+from datamodules.shards import ShardSet
+
+MOST_BYTES = 4_000_000_000
+"""Of a sample: the engine counts pairs in 32 bits, and wraps round without a word (downstream.md 6)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextsConfig(DataConfig):
+    sample_mb: float = 200.0
+    """Megabytes of text that a vocabulary is fitted on at most. More than a gigabyte changes little and takes memory:
+    the engine holds every distinct word."""
+    temperature: float = 3.33
+    """How languages share the sample: in proportion to their bytes to the power of 1/temperature. 1 keeps their sizes,
+    a large one gives each the same; the default is XLM-R's exponent, 0.3. A language that has less gives all it has."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.sample_mb * 1e6 <= MOST_BYTES:
+            raise ValueError(
+                f"sample_mb={self.sample_mb} must be above 0 and at most {MOST_BYTES / 1e6:,.0f}: the engine counts in "
+                "32 bits. 1000 is plenty."
+            )
+        if self.temperature < 1:
+            raise ValueError(f"temperature={self.temperature} must be at least 1.")
+
+
+class Document(NamedTuple):
+    text: str
+    language: str
+    """Name of its class; of its set, where there are no classes."""
+    parallel: str
+    """What it has in common with its translations; empty where it says nothing."""
+    key: str
+
+
+@register_data("texts", TextsConfig)
+class Texts(ShardDataModule):
+    """Batches of lists: "x" (texts), "language", "parallel" and "key"."""
+
+    config: TextsConfig
+    content = ("txt",)
+    extensions = ("txt", "cls", "json")
+
+    def item(self, sample: SlotSample, training: bool) -> Document:
+        one = (self.training_sets() if training else self.validation_sets())[sample.set]
+        return document(one, sample.key, sample.members)
+
+    def batch(self, items: list[Any]) -> dict[str, Any]:
+        texts, languages, parallel, keys = zip(*items, strict=True)
+        return {"x": list(texts), "language": list(languages), "parallel": list(parallel), "key": list(keys)}
+
+    def to_signal(self, x: Tensor) -> Tensor:
+        return x
+
+    def sample(self, seed: int) -> Sample:
+        """A balanced sample of the training sets; nothing needs to be held out for it.
+
+        Raises:
+            ConfigError: a set is missing, or holds no texts.
+        """
+        self.check_content(self.training_sets())
+        return Sample(self.training_sets(), self.config, seed)
+
+
+def document(source: ShardSet, key: str, members: dict[str, bytes]) -> Document:
+    """The members of a sample as a document.
+
+    Raises:
+        DecodeError: there is no text, or it is no UTF-8.
+    """
+    found = next((name for name in members if name.rpartition(".")[2] == "txt"), None)
+    if found is None:
+        raise DecodeError(f"no text among {sorted(members) or 'no members'}; known: txt")
+    classes = source.manifest.classes
+    language = source.name(2)
+    if "cls" in members and classes:
+        number = decode("cls", members["cls"])
+        if not 0 <= number < len(classes):
+            raise DecodeError(f"class {number} is none of the {len(classes)} that the manifest names")
+        language = classes[number]
+    about = decode("json", members["json"]) if "json" in members else {}
+    parallel = about.get("parallel", "") if isinstance(about, dict) else ""
+    return Document(decode("txt", members[found]), language, str(parallel), key)
+
+
+@dataclass
+class Share:
+    """What one language gives to a sample."""
+
+    documents: int = 0
+    bytes: int = 0
+    of_bytes: int = 0
+    """What there is of it."""
+
+
+class _Candidate(NamedTuple):
+    rank: int
+    """Where the document stands in the draw: a hash of seed and key, which neither shards nor sets change."""
+    language: str
+    size: int
+    place: Place
+
+
+@dataclass
+class Sample:
+    """Documents of every language, to a budget of bytes; the same sets, seed and budget give the same ones.
+
+    Sizes come from the indexes, so that only what is taken is read. Iterate once; the figures stand afterwards.
+    """
+
+    sets: Sequence[ShardSet]
+    config: TextsConfig
+    seed: int = 0
+    languages: dict[str, Share] = field(default_factory=dict)
+    """In the order of their names."""
+    sha256: str = ""
+    """Of every text that was given, in its order: two vocabularies of one hash had the same texts."""
+    bad: list[str] = field(default_factory=list)
+    """Keys that could not be read, with the reason."""
+
+    def __iter__(self) -> Iterator[str]:
+        taken = self._draw()
+        digest = hashlib.sha256()
+        for one in taken:
+            source = self.sets[one.place.set]
+            try:
+                sample = source.read(one.place.shard, one.place.sample, Texts.extensions)
+                found = document(source, sample.key, sample.members)
+            except (ShardError, OSError) as error:
+                self._count_bad(source.key(one.place.shard, one.place.sample), error, len(taken))
+                continue
+            share, data = self.languages[one.language], found.text.encode()
+            share.documents, share.bytes = share.documents + 1, share.bytes + len(data)
+            digest.update(len(data).to_bytes(8, "big") + data)
+            yield found.text
+        self.sha256 = digest.hexdigest()
+
+    def _draw(self) -> list[_Candidate]:
+        """The documents to take, in the order of the draw, mixed over languages."""
+        candidates: dict[str, list[_Candidate]] = {}
+        for one in self._candidates():
+            candidates.setdefault(one.language, []).append(one)
+        sizes = {name: sum(one.size for one in candidates[name]) for name in sorted(candidates)}
+        self.languages = {name: Share(of_bytes=size) for name, size in sizes.items()}
+        budgets = share_out(sizes, self.config.sample_mb * 1e6, self.config.temperature)
+        taken = []
+        for name, documents in candidates.items():
+            left = budgets[name]
+            for one in sorted(documents):
+                if one.size > left:
+                    # The one that does not fit any more is left out, and so is all behind it: else short ones gain.
+                    break
+                left -= one.size
+                taken.append(one)
+        if not taken:
+            raise ValueError(
+                f"data.sample_mb={self.config.sample_mb} is less than the first document drawn of every language. "
+                "Raise it, or cut documents to pieces."
+            )
+        return sorted(taken)
+
+    def _candidates(self) -> Iterator[_Candidate]:
+        for number, source in enumerate(self.sets):
+            for shard in range(len(source.counts)):
+                for sample in range(int(source.counts[shard])):
+                    index = source.index(shard)
+                    members = index.members(sample)
+                    size = next((size for name, (_, size) in members.items() if name.rpartition(".")[2] == "txt"), 0)
+                    if size:
+                        key = index.key(sample)
+                        yield _Candidate(
+                            int.from_bytes(hashlib.sha256(f"{self.seed}:{key}".encode()).digest()[:8], "big"),
+                            self._language(source, shard, sample), size, Place(number, shard, sample),
+                        )  # fmt: skip
+
+    def _language(self, source: ShardSet, shard: int, sample: int) -> str:
+        if not source.manifest.classes:
+            return source.name(2)
+        members = source.read(shard, sample, ("cls",)).members
+        return document(source, "", {"txt": b"", **members}).language
+
+    def _count_bad(self, key: str, error: Exception, total: int) -> None:
+        self.bad.append(f"{key}: {error}")
+        if len(self.bad) > self.config.max_bad_fraction * total + 16:
+            raise BadDataError(
+                f"{len(self.bad)} of {total} documents cannot be read (data.max_bad_fraction="
+                f"{self.config.max_bad_fraction:.1%}). The last: {self.bad[-1]}. Look at all: mmtok shards verify."
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """What was taken, for the run's records."""
+        return {
+            "sha256": self.sha256,
+            "documents": sum(one.documents for one in self.languages.values()),
+            "bytes": sum(one.bytes for one in self.languages.values()),
+            "unreadable": len(self.bad),
+            "languages": {name: vars(one) for name, one in self.languages.items()},
+        }
+
+
+def share_out(sizes: dict[str, int], budget: float, temperature: float) -> dict[str, float]:
+    """Bytes of each language: budget x size^(1/T) / sum, where a language that has less leaves the rest to the others.
+
+    >>> share_out({"en": 800, "fr": 100, "ja": 100}, 300, 1e9)
+    {'en': 100.0, 'fr': 100, 'ja': 100}
+    """
+    left, budgets, open_ = budget, dict.fromkeys(sizes, 0.0), set(sizes)
+    while open_ and left > 0:
+        weights = {name: sizes[name] ** (1 / temperature) for name in open_}
+        total = sum(weights.values())
+        shares = {name: left * weight / total for name, weight in weights.items()}
+        full = {name for name in open_ if shares[name] >= sizes[name]}
+        if not full:
+            return budgets | shares
+        for name in full:
+            budgets[name] = sizes[name]
+            left -= sizes[name]
+        open_ -= full
+    return budgets

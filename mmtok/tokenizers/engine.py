@@ -1,0 +1,125 @@
+"""The parts of a text engine: `tokenizers` is put together here and nowhere else."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Engine
+
+    from mmtok.tokenizers.subword import SubwordConfig
+else:
+    Engine = Any  # the engine is imported where text is met
+
+# A word is a space with letters, digits or signs behind it. What differs is case, line ends and digits.
+_SPLITS = {
+    "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|DIGITS| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "cl100k": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|DIGITS| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|"
+    r"\s+(?!\S)|\s+",
+    "spaces": r" ?(?:(?!\p{N})\S)+|DIGITS|\s+(?!\S)|\s+",
+}
+
+
+def pattern(split: str, digits: int) -> str:
+    """What one word is, as a regular expression."""
+    lead = "" if split == "cl100k" and digits else " ?"
+    return _SPLITS[split].replace("DIGITS", lead + r"\p{N}" + (f"{{1,{digits}}}" if digits else "+"))
+
+
+def new_engine(config: SubwordConfig) -> Engine:
+    """An engine that has learned nothing yet; of `bytes`, ready."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    if config.model == "bpe":
+        engine = Tokenizer(models.BPE())
+    elif config.model == "unigram":
+        engine = Tokenizer(models.Unigram())
+    else:
+        # In order of the bytes, so that an id is a byte.
+        spelled = byte_letters()
+        engine = Tokenizer(models.BPE(vocab={spelled[byte]: byte for byte in range(256)}, merges=[]))
+        assert set(alphabet) == set(spelled)
+    if config.normalize != "none":
+        engine.normalizer = {"nfc": normalizers.NFC, "nfkc": normalizers.NFKC}[config.normalize]()
+    split = pre_tokenizers.Split(Regex(pattern(config.split, config.digits)), "isolated")
+    if config.alphabet == "bytes":
+        bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        engine.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_of])
+        engine.decoder = decoders.ByteLevel()
+    else:
+        # Spaces stay spaces. Written as U+2581, as SentencePiece does, a text that holds that sign comes back wrong.
+        engine.pre_tokenizer = split
+        engine.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    return engine
+
+
+def trainer_of(config: SubwordConfig) -> Any:
+    """What teaches the engine, to leave room for what is added afterwards."""
+    from tokenizers import pre_tokenizers, trainers
+
+    room = config.vocab_size - len(config.special) - config.reserved
+    alphabet: list[str] = []
+    if config.alphabet == "bytes":
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    else:
+        room -= 256
+    common: dict[str, Any] = {"vocab_size": room, "initial_alphabet": alphabet, "show_progress": False}
+    if config.model == "bpe":
+        return trainers.BpeTrainer(
+            min_frequency=config.min_frequency, max_token_length=config.max_token_length, **common
+        )
+    return trainers.UnigramTrainer(max_piece_length=config.max_token_length, **common)
+
+
+def with_bytes(engine: Engine) -> Engine:
+    """The engine with a token for each byte behind what it learned, which write characters it never saw.
+
+    They are part of the model. As special tokens, as some trainers make them, they would match texts that spell them.
+    """
+    from tokenizers import Tokenizer
+
+    state = json.loads(engine.to_str())
+    model, names = state["model"], [f"<0x{byte:02X}>" for byte in range(256)]
+    if model["type"] == "BPE":
+        model["vocab"] |= {name: len(model["vocab"]) + i for i, name in enumerate(names)}
+    else:
+        least = min((score for _, score in model["vocab"]), default=0.0)
+        model["vocab"] += [[name, least - 10] for name in names]
+        model["unk_id"] = len(model["vocab"]) - 256  # never given, and no model without it
+    model["byte_fallback"] = True
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def byte_letters() -> list[str]:
+    """The letter that stands for each byte in a byte-level vocabulary (GPT-2): itself where it can be printed."""
+    printed = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = iter(range(256, 512))
+    return [chr(byte) if byte in printed else chr(next(others)) for byte in range(256)]
+
+
+def pieces_of(engine: Engine, config: SubwordConfig) -> list[bytes]:
+    """The bytes of each token, in order of ids; control tokens as they are spelled."""
+    added = engine.get_added_tokens_decoder()
+    bytes_of = {letter: byte for byte, letter in enumerate(byte_letters())}
+    found = []
+    for number in range(engine.get_vocab_size()):
+        token = engine.id_to_token(number)
+        assert token is not None, "ids have no gaps"
+        if number in added or config.alphabet == "characters":
+            named = number not in added and len(token) == 6 and token.startswith("<0x")
+            found.append(bytes([int(token[3:5], 16)]) if named else token.encode())
+        else:
+            found.append(bytes(bytes_of[letter] for letter in token))
+    return found
+
+
+def byte_fallback(engine: Engine, config: SubwordConfig) -> list[int]:
+    """Ids of tokens that are a single byte beyond ASCII: what a character costs that has no token of its own."""
+    names = (
+        [f"<0x{byte:02X}>" for byte in range(256)]
+        if config.alphabet == "characters"
+        else [letter for byte, letter in enumerate(byte_letters()) if byte >= 128]
+    )
+    return [number for name in names if (number := engine.token_to_id(name)) is not None]
