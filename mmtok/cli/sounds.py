@@ -8,13 +8,33 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmtok.cli.pictures import BASELINES
+
 if TYPE_CHECKING:
+    from datamodules.base import DataConfig
+    from mmtok.cli.subject import Job
+    from mmtok.codes import CodeSpec
     from mmtok.evaluation import EvaluationReport
     from mmtok.evaluation.heldout import HeldOut
     from mmtok.tokenizers.base import Tokenizer
 
 EXAMPLES = 6
 """Clips of the picture of spectrograms."""
+KEYS = r"(?P<digit>\d)_(?P<speaker>[a-z]+)_\d+"
+"""Of the probe's labels in the keys of clips."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--baselines": BASELINES,
+    "--judged": {
+        "type": int, "default": 100, "metavar": "N",
+        "help": "clips for PESQ, STOI and DNSMOS at most (default 100; 0 for none)",
+    },
+    "--probe": {"action": "store_true", "help": "of sounds: how well a linear model reads labels off the codes"},
+    "--probe-keys": {
+        "default": KEYS, "metavar": "REGEX",
+        "help": "pattern of the clips' keys, whose named groups are what is probed; 'speaker' keeps voices apart "
+        "(default: the names of the Free Spoken Digit Dataset, '%(default)s')",
+    },
+}  # fmt: skip
 FORMATS = {
     "si_sdr": ("SI-SDR dB", "{:.2f}"), "mel": ("mel", "{:.3f}"), "stft": ("STFT", "{:.3f}"),
     "pesq": ("PESQ", "{:.2f}"), "stoi": ("STOI", "{:.3f}"), "dnsmos": ("DNSMOS", "{:.2f}"),
@@ -22,22 +42,40 @@ FORMATS = {
 """Measure -> the head of its column, and how it is written."""
 
 
-def measure(
-    tokenizer: Tokenizer,
-    held_out: HeldOut,
-    args: argparse.Namespace,
-    notes: Mapping[str, Any],
-    target: Path,
-    device: str,
-) -> None:
+def takes(tokenizer: Tokenizer) -> bool:
+    """Whether this is a tokenizer of sounds."""
+    return tokenizer.spec.modality == "audio"
+
+
+def data_of(spec: CodeSpec, common: Mapping[str, Any]) -> DataConfig:
+    """The data of a tokenizer without a run."""
+    from datamodules.audio import AudioConfig
+
+    assert spec.sample_rate is not None, "sounds have a rate"
+    return AudioConfig(sample_rate=spec.sample_rate, channels=spec.channels, **common)
+
+
+def adjust(data: DataConfig, args: argparse.Namespace) -> DataConfig:
+    """The data as they are; and a look at the options before anything is read.
+
+    Raises:
+        ValueError: a number of clips below none.
+    """
+    if args.judged < 0:
+        raise ValueError(f"--judged={args.judged} is negative. Use 0 for no clips.")
+    return data
+
+
+def measure(job: Job) -> None:
     """Measure, write after each part, draw, and tell."""
     from mmtok.evaluation.audio import evaluate_audio
     from mmtok.evaluation.heldout import Signals
 
+    tokenizer, held_out, args, target = job.tokenizer, job.held_out, job.args, job.target
     judge_every = max(1, -(-held_out.count // args.judged)) if args.judged else 0
     report = evaluate_audio(
-        tokenizer, Signals(held_out), device=device, judge_every=judge_every, examples=EXAMPLES,
-        every=held_out.every, notes=notes,
+        tokenizer, Signals(held_out), device=job.device, judge_every=judge_every, examples=EXAMPLES,
+        every=held_out.every, notes=job.notes,
     )  # fmt: skip
     report.save(target)
     for picture in draw(report, tokenizer, target):
@@ -48,7 +86,7 @@ def measure(
     if report.by_levels or report.baselines:
         print(table(report))
     if args.probe:
-        probe(report, tokenizer, held_out, args.probe_keys, target, device)
+        probe(report, tokenizer, held_out, args.probe_keys, target, job.device)
 
 
 def compare(report: EvaluationReport, held_out: HeldOut, judge_every: int, target: Path) -> EvaluationReport:

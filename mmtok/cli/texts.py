@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from datamodules.base import DataConfig
+    from mmtok.cli.subject import Job
+    from mmtok.codes import CodeSpec
     from mmtok.evaluation import EvaluationReport
-    from mmtok.evaluation.heldout import HeldOut
     from mmtok.tokenizers.base import Tokenizer
 
 COLUMNS = {
@@ -19,22 +20,41 @@ COLUMNS = {
 """Measure of a language -> how it is written."""
 
 
-def measure(
-    tokenizer: Tokenizer, held_out: HeldOut, args: argparse.Namespace, notes: Mapping[str, Any], target: Path
-) -> None:
-    """Measure, write, and tell.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--reference": {
+        "metavar": "LANGUAGE", "help": "of texts: what parity is measured against (default: the shortest)",
+    }
+}  # fmt: skip
+EXAMPLES = 1
 
-    Raises:
-        ValueError: an option of other modalities.
-    """
+
+def takes(tokenizer: Tokenizer) -> bool:
+    """Whether this is a fitted tokenizer of text."""
+    from mmtok.tokenizers.subword import SubwordTokenizer
+
+    return isinstance(tokenizer, SubwordTokenizer)
+
+
+def data_of(spec: CodeSpec, common: Mapping[str, Any]) -> DataConfig:
+    """The data of a tokenizer without a run."""
+    from datamodules.texts import TextsConfig
+
+    return TextsConfig(**common)
+
+
+def adjust(data: DataConfig, args: argparse.Namespace) -> DataConfig:
+    """The data as they are."""
+    return data
+
+
+def measure(job: Job) -> None:
+    """Measure, write, and tell."""
     from mmtok.evaluation.text import evaluate_text
     from mmtok.tokenizers.subword import SubwordTokenizer
 
-    if args.baselines or args.probe:
-        raise ValueError("--baselines and --probe are of pictures and sounds, and this tokenizer is for text.")
-    assert isinstance(tokenizer, SubwordTokenizer)
-    report = evaluate_text(tokenizer, held_out, reference=args.reference, notes=notes)
-    report.save(target)
+    assert isinstance(job.tokenizer, SubwordTokenizer), "as it was taken"
+    report = evaluate_text(job.tokenizer, job.held_out, reference=job.args.reference, notes=job.notes)
+    report.save(job.target)
     print(summary(report))
     print(table(report))
 

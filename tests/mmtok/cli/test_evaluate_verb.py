@@ -107,7 +107,7 @@ def test_weights_of_lpips_that_are_asked_for_and_absent_are_one_line(run, monkey
 
 def test_a_measure_that_a_run_was_trained_with_is_named():
     """image.md section 3: a perceptual loss on a classifier lowers a classifier's distance far more than it helps."""
-    from mmtok.cli.evaluate import judges_of_training
+    from mmtok.cli.pictures import judges_of_training
     from mmtok.evaluation.comparison import Instruments
     from mmtok.evaluation.features import DCTFeatures, EffLite0Features
     from mmtok.losses.classifier import ClassifierConfig
@@ -125,7 +125,7 @@ def test_a_measure_that_a_run_was_trained_with_is_named():
 
 
 def test_a_tokenizer_without_bits_has_no_equal_bits(tmp_path):
-    from mmtok.cli.evaluate import compare
+    from mmtok.cli.pictures import compare
     from mmtok.evaluation import EvaluationReport
 
     report = EvaluationReport(1, {"psnr": 20.0}, [], {})
