@@ -45,6 +45,14 @@ class BuildOptions:
     """Folder for what is downloaded; None means the user's cache folder."""
     workers: int = 0
     """Threads that read and encode; 0 means one a core, at most eight. The result does not depend on it."""
+    column: str | None = None
+    """Of a table, the column of vectors or texts."""
+    key_column: str | None = None
+    """Of a table, the column of keys."""
+    label_column: str | None = None
+    """Of a table, the column of classes."""
+    keys: str | None = None
+    """File with the keys of a .npy, one a line."""
 
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in KINDS:
@@ -115,7 +123,7 @@ def build_shards(
     own = {name: value for name, value in options.items() if name not in general}
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmtok"
     cache = Path(checked.cache).expanduser() if checked.cache else user_cache
-    wanted = Wanted(kind=checked.kind, names=checked.names, split_by=checked.split_by)
+    wanted = Wanted(**{name: getattr(checked, name) for name in field_types(Wanted)})
     with closing(open_source(source, cache.absolute(), wanted)) as opened:
         return build(opened, out, checked, own, progress=progress)
 

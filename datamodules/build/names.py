@@ -11,6 +11,7 @@ from datamodules.build.debian import DebianSource
 from datamodules.build.fixture import DEFAULT, FIXTURES, FixtureSource
 from datamodules.build.folder import FolderSource
 from datamodules.build.presets import PRESETS
+from datamodules.build.rows import TABLES, RowsSource
 from datamodules.build.source import ANYTHING, Source, Wanted
 
 
@@ -27,8 +28,8 @@ def open_source(source: str, cache: Path, wanted: Wanted = ANYTHING) -> Source:
     """The source behind a name or a path.
 
     Args:
-        source: a folder, a zip, a .deb, or `fixture`, `fixture:NAME`, `debian:NAME`, `torchvision:NAME`,
-            `torchaudio:NAME`.
+        source: a folder, a zip, a .deb, a table (.npy, .parquet, .csv, .jsonl), or `fixture`, `fixture:NAME`,
+            `debian:NAME`, `torchvision:NAME`, `torchaudio:NAME`.
         cache: folder for what is downloaded.
         wanted: what to take of it, where it holds several things.
 
@@ -47,11 +48,14 @@ def open_source(source: str, cache: Path, wanted: Wanted = ANYTHING) -> Source:
     path = Path(source).expanduser()
     if path.is_dir() or (path.suffix.lower() == ".zip" and path.is_file()):
         return FolderSource(path, wanted)
+    if path.is_file() and path.suffix[1:].lower() in TABLES:
+        return RowsSource(path, wanted)
     if path.is_file() and path.suffix == ".deb":
         return DebianSource(str(path), cache / "debian", wanted)
     if path.is_file():
-        remedy = f"mmtok shards index {source}" if path.suffix == ".tar" else "Give a folder, a zip or a .deb."
-        raise ValueError(f"{source} is no folder, zip or .deb. {remedy}")
+        known = f"folder, zip, .deb or table (.{', .'.join(TABLES)})"
+        remedy = f"mmtok shards index {source}" if path.suffix == ".tar" else "Give one of them."
+        raise ValueError(f"{source} is no {known}. {remedy}")
     raise ValueError(f"there is no folder or file '{source}', and no source of that name.{_nearest(source)}")
 
 

@@ -42,11 +42,19 @@ class Wanted:
     """What of a source is taken, and how the names of its files are read."""
 
     kind: str | None = None
-    """"images", "audio" or "text"; None takes whichever the source holds more of."""
+    """"images", "audio", "text" or "vectors"; None takes whichever the source holds more of."""
     names: str | None = None
     """A pattern for the names of its files, or the name of a data set whose pattern is known: see `naming.py`."""
     split_by: str | None = None
     """"file" or "speaker": what is never divided between sets; None leaves it to the names."""
+    column: str | None = None
+    """Of a table, the column of vectors or texts; None takes the usual name that is there: see `rows.py`."""
+    key_column: str | None = None
+    """Of a table, the column of keys."""
+    label_column: str | None = None
+    """Of a table, the column of classes."""
+    keys: str | None = None
+    """File with the keys of a .npy, one a line."""
 
 
 ANYTHING = Wanted()

@@ -2,6 +2,7 @@
 
 mmtok shards build fixture -o data/fixture
 mmtok shards build photos/ -o data/photos --tile 256
+mmtok shards build embeddings.npy -o data/items --keys keys.txt
 mmtok shards build debian:asterisk -o data/asterisk --sample-rate 16000 --features mfcc
 mmtok shards index 'https://host/set/{00000..00999}.tar' -o data/set
 mmtok shards info data/photos/train
@@ -28,8 +29,9 @@ BUILD_OPTIONS = (
     "size", "tile", "quality",
     "seconds", "min_seconds", "sample_rate", "channels", "min_loudness", "max_clipping", "features",
     "min_characters",
+    "column", "key_column", "label_column", "keys",
 )  # fmt: skip
-"""Flags of `build` that are options of its own name: for every kind, for pictures, for sounds, for texts."""
+"""Flags of `build` that are options of its own name: for every kind, pictures, sounds, texts, tables."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,11 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _build_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", nargs="?", help="a folder, a zip, a .deb, or a name (see --list)")
+    parser.add_argument("source", nargs="?", help="a folder, a zip, a .deb, a table, or a name (see --list)")
     parser.add_argument("-o", "--out", type=Path, help="folder that gets train/, val/ ...")
     parser.add_argument("--list", action="store_true", help="list the sources known by name")
     parser.add_argument(
-        "--kind", help="images, audio or text, of a source that holds several (default: what it has more of)"
+        "--kind", help="images, audio, text or vectors, of a source that holds several (default: what it has more of)"
     )
     parser.add_argument("--names", help="pattern of the file names, with groups label, speaker, group, split; or fsdd")
     parser.add_argument("--split-by", help="file or speaker: what is never divided between sets")
@@ -76,6 +78,11 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
     sounds.add_argument("--features", help="teacher features to write beside each segment: mfcc")
     texts = parser.add_argument_group("texts")
     texts.add_argument("--min-characters", type=int, help="shortest document that is taken (default 1)")
+    tables = parser.add_argument_group("tables of vectors (.npy, .parquet) or texts (.parquet, .csv, .jsonl)")
+    tables.add_argument("--column", help="of the vectors or texts (default: vector, embedding, x, text or document)")
+    tables.add_argument("--key-column", help="of the keys (default: key, id or item, else rows are numbered)")
+    tables.add_argument("--label-column", help="of the classes")
+    tables.add_argument("--keys", metavar="FILE", help="keys of a .npy, one a line")
 
 
 def _index_arguments(parser: argparse.ArgumentParser) -> None:
