@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,8 +18,8 @@ from datamodules.reader import BadDataError, SlotSample
 from datamodules.shardindex import ShardError
 from datamodules.shards import ShardSet
 
-MOST_BYTES = 4_000_000_000
-"""Of a sample: the engine counts pairs in 32 bits, and wraps round without a word (downstream.md 6)."""
+MOST_BYTES = 2_000_000_000
+"""Of a sample: the engine counts pairs in 32 bits with a sign, and wraps round at 2^31 without a word."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +119,34 @@ class _Candidate(NamedTuple):
     place: Place
 
 
+class _First:
+    """The first documents of a language in the order of the draw, as many as a budget may ever take.
+
+    Memory goes with the budget, not with the set: of billions of documents, these alone are held.
+    """
+
+    def __init__(self, most: float) -> None:
+        self.most = most
+        self.of_bytes = 0
+        self._bytes = 0
+        self._heap: list[tuple[int, _Candidate]] = []  # the last one of the draw first
+
+    def add(self, one: _Candidate) -> None:
+        heapq.heappush(self._heap, (-one.rank, one))
+        self.of_bytes += one.size
+        self._bytes += one.size
+        while self._bytes - self._heap[0][1].size > self.most:  # one more than fits stays: `take` ends at it
+            self._bytes -= heapq.heappop(self._heap)[1].size
+
+    def take(self, budget: float) -> Iterator[_Candidate]:
+        """The first ones that fit. With the one that does not, all behind it are left out: else short ones gain."""
+        for one in sorted(one for _, one in self._heap):
+            budget -= one.size
+            if budget < 0:
+                return
+            yield one
+
+
 @dataclass
 class Sample:
     """Documents of every language, to a budget of bytes; the same sets, seed and budget give the same ones.
@@ -154,21 +183,14 @@ class Sample:
 
     def _draw(self) -> list[_Candidate]:
         """The documents to take, in the order of the draw, mixed over languages."""
-        candidates: dict[str, list[_Candidate]] = {}
+        most = self.config.sample_mb * 1e6
+        candidates: dict[str, _First] = {}
         for one in self._candidates():
-            candidates.setdefault(one.language, []).append(one)
-        sizes = {name: sum(one.size for one in candidates[name]) for name in sorted(candidates)}
+            candidates.setdefault(one.language, _First(most)).add(one)
+        sizes = {name: candidates[name].of_bytes for name in sorted(candidates)}
         self.languages = {name: Share(of_bytes=size) for name, size in sizes.items()}
-        budgets = share_out(sizes, self.config.sample_mb * 1e6, self.config.temperature)
-        taken = []
-        for name, documents in candidates.items():
-            left = budgets[name]
-            for one in sorted(documents):
-                if one.size > left:
-                    # The one that does not fit any more is left out, and so is all behind it: else short ones gain.
-                    break
-                left -= one.size
-                taken.append(one)
+        budgets = share_out(sizes, most, self.config.temperature)
+        taken = [one for name, budget in budgets.items() for one in candidates[name].take(budget)]
         if not taken:
             raise ValueError(
                 f"data.sample_mb={self.config.sample_mb} is less than the first document drawn of every language. "

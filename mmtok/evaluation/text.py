@@ -6,6 +6,7 @@ are (Zipf), not a collapse.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mmtok.evaluation.report import EvaluationReport, machine
+from mmtok.quantizers.usage import measure
 from mmtok.tokenizers.subword import SubwordTokenizer
 
 DEFINITIONS = {
@@ -25,7 +27,9 @@ DEFINITIONS = {
     "worst_language": "bytes per token of the language where it is lowest (by characters: worst_language_characters)",
     "parity": "tokens of a language over those of the reference on the same parallel documents; 1 is equal",
     "vocabulary_used": "share of all tokens but control tokens that occur",
-    "unreached": "tokens that their own bytes, encoded, do not give back, whatever the text around them",
+    "gini": "of the learned tokens' frequencies; words are uneven, so high values are healthy here",
+    "renyi_efficiency": "Renyi entropy of order 2.5 over the log of the vocabulary (Zouhar et al. 2023, 2306.16842)",
+    "unreached": "learned tokens that their own text, alone, is not encoded as",
     "bits_per_byte": "entropy of these documents' token frequencies over bytes: a unigram model that knows them",
     "encode_mb_per_second": "megabytes of text encoded a second, in batches, all threads of the engine",
 }
@@ -93,12 +97,13 @@ class _Evaluation:
 
     def add(self, batch: Mapping[str, Any]) -> None:
         texts = list(batch["x"])
+        self.tokenizer.check(texts)
         began = time.perf_counter()
-        codes = self.tokenizer.encode(texts)
+        rows = self.tokenizer.tokens(texts)
         self.seconds += time.perf_counter() - began
-        back = self.tokenizer.decode(codes)
+        back = self.tokenizer.texts(rows)
         for i, text in enumerate(texts):
-            ids = codes.ids[i, 0, : int(codes.lengths[i])]
+            ids = torch.tensor(rows[i], dtype=torch.int64)
             self.counts += torch.bincount(ids, minlength=len(self.counts))
             one = self.languages.setdefault(batch["language"][i], _Language())
             one.documents += 1
@@ -107,7 +112,8 @@ class _Evaluation:
             one.tokens += len(ids)
             one.fallback += int(self.fallback[ids].sum())
             if batch["parallel"][i]:
-                one.parallel[batch["parallel"][i]] = len(ids)
+                group = batch["parallel"][i]  # of one document, or of the parts it was cut into
+                one.parallel[group] = one.parallel.get(group, 0) + len(ids)
             if back[i] != text:
                 self.inexact.append(batch["key"][i])
 
@@ -146,6 +152,8 @@ class _Evaluation:
             "vocabulary": float(len(self.counts)),
             "vocabulary_used": float(used.sum() / learned.sum().clamp(min=1)),
             "most_frequent": float(self.counts.max() / self.counts.sum().clamp(min=1)),
+            "gini": measure(self.counts[learned]).gini,
+            "renyi_efficiency": renyi_efficiency(self.counts[learned]),
             "unreached": float(len(unreached(tokenizer))),
         }
 
@@ -187,6 +195,12 @@ def entropy(counts: Tensor) -> float:
     return float(-(shares * shares.log2()).sum())
 
 
+def renyi_efficiency(counts: Tensor, order: float = 2.5) -> float:
+    """Renyi entropy of frequencies (V,) over that of a uniform use: 1 where all tokens are as frequent."""
+    shares = counts[counts > 0].double() / counts.sum().clamp(min=1)
+    return float(shares.pow(order).sum().log() / (1 - order) / math.log(max(len(counts), 2)))
+
+
 def unreached(tokenizer: SubwordTokenizer) -> list[int]:
     """Learned tokens whose own text is not encoded as them. Those that are no whole text (parts of a character, which
     only stand inside others) are left out: nothing can be said of them.
@@ -199,9 +213,5 @@ def unreached(tokenizer: SubwordTokenizer) -> list[int]:
                 candidates[number] = piece.decode()
             except UnicodeDecodeError:
                 continue
-    codes = tokenizer.encode(list(candidates.values()))
-    alone = codes.lengths == 1
-    first = codes.ids[:, 0, 0] if codes.ids.shape[2] else codes.ids.new_full((len(codes),), -1)
-    return [
-        number for i, number in enumerate(candidates) if not (bool(alone[i]) and int(first[i]) == number)
-    ]  # fmt: skip
+    rows = tokenizer.tokens(list(candidates.values()))
+    return [number for number, row in zip(candidates, rows, strict=True) if row != [number]]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,6 +58,75 @@ def new_engine(config: SubwordConfig) -> Engine:
     return engine
 
 
+def check_control(names: Sequence[str]) -> None:
+    """Refuse names of control tokens that go wrong sooner or later: the engine's byte-level decoder breaks letters
+    beyond ASCII in them, and a name that is the beginning of another one is found inside it.
+
+    Raises:
+        ValueError: says what is wrong with which.
+    """
+    if len(set(names)) < len(names):
+        raise ValueError(f"special={list(names)} must be different.")
+    for name in names:
+        closed = len(name) > 2 and (name[0], name[-1]) in (("<", ">"), ("[", "]"))
+        if not closed or not name.isascii() or not name.isprintable() or " " in name:
+            raise ValueError(f"special={name!r} must be ASCII without spaces, and closed. Example: <|name|> or [NAME].")
+        if re.fullmatch(r"<\|reserved:\d+\|>|<0x[0-9A-F]{2}>", name):
+            raise ValueError(f"special={name!r} is the name of a token that every vocabulary may have. Use another.")
+
+
+def between(texts: Iterable[str], names: Sequence[str]) -> Iterator[str]:
+    """What stands between the names in texts. A text that spells a control token often enough would teach it as a word,
+    and then both had one id.
+
+    >>> list(between(["a<|end|>b", "c"], ["<|end|>"]))
+    ['a', 'b', 'c']
+    """
+    found = re.compile("|".join(map(re.escape, names))) if names else None
+    for text in texts:
+        yield from filter(None, found.split(text)) if found else (text,)
+
+
+def learn(engine: Engine, config: SubwordConfig, texts: Iterable[str]) -> Engine:
+    """The engine with a vocabulary.
+
+    Raises:
+        ValueError: there is too little text, or its characters alone are more than the vocabulary holds.
+    """
+    some = (text for text in texts if text)
+    first = next(some, None)
+    if first is None:
+        raise ValueError("there is no text to learn from. Check data.shards and data.sample_mb.")
+    most = config.vocab_size - len(config.special) - config.reserved
+    try:
+        engine.train_from_iterator(chain([first], some), trainer_of(config))
+    except Exception as error:  # the engine's own have no class of theirs
+        if "not large enough" not in str(error):
+            raise
+        raise ValueError(
+            f"the sample has more different characters than the {most:,} tokens there is room for. Use "
+            "alphabet=bytes, or a larger vocab_size."
+        ) from error
+    state = json.loads(engine.to_str())
+    if config.model == "unigram" and any(score is None for _, score in state["model"]["vocab"]):
+        raise ValueError("the sample is too small to tell likely pieces from others. Give it more text.")
+    return with_bytes(state) if config.alphabet == "characters" else engine
+
+
+def add_control(engine: Engine, names: Sequence[str]) -> None:
+    """Add control tokens behind what was learned.
+
+    Raises:
+        ValueError: one of them was learned as a word: only a normalization makes names of what is none.
+    """
+    for name in names:
+        if engine.token_to_id(name) is not None:
+            raise ValueError(
+                f"the text spells {name!r} so often that it was learned. Use split=cl100k or another name."
+            )
+    engine.add_special_tokens(list(names))
+
+
 def trainer_of(config: SubwordConfig) -> Any:
     """What teaches the engine, to leave room for what is added afterwards."""
     from tokenizers import pre_tokenizers, trainers
@@ -67,20 +139,22 @@ def trainer_of(config: SubwordConfig) -> Any:
         room -= 256
     common: dict[str, Any] = {"vocab_size": room, "initial_alphabet": alphabet, "show_progress": False}
     if config.model == "bpe":
+        if config.alphabet == "characters":
+            # Half the room for single characters, the frequent ones: others are written as bytes.
+            common["limit_alphabet"] = room // 2
         return trainers.BpeTrainer(
             min_frequency=config.min_frequency, max_token_length=config.max_token_length, **common
         )
     return trainers.UnigramTrainer(max_piece_length=config.max_token_length, **common)
 
 
-def with_bytes(engine: Engine) -> Engine:
-    """The engine with a token for each byte behind what it learned, which write characters it never saw.
+def with_bytes(state: dict[str, Any]) -> Engine:
+    """The engine of a `tokenizer.json` and a token for each byte behind what was learned, for characters it never saw.
 
     They are part of the model. As special tokens, as some trainers make them, they would match texts that spell them.
     """
     from tokenizers import Tokenizer
 
-    state = json.loads(engine.to_str())
     model, names = state["model"], [f"<0x{byte:02X}>" for byte in range(256)]
     if model["type"] == "BPE":
         model["vocab"] |= {name: len(model["vocab"]) + i for i, name in enumerate(names)}

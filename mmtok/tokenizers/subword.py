@@ -7,7 +7,7 @@ Every text comes back exactly, unless `normalize` changes it on purpose: there i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +17,23 @@ from torch import Tensor
 
 from mmtok.codes import Codes, CodeSpec
 from mmtok.tokenizers.base import register_tokenizer
-from mmtok.tokenizers.engine import Engine, byte_fallback, new_engine, pieces_of, trainer_of, with_bytes
+from mmtok.tokenizers.engine import (
+    Engine,
+    add_control,
+    between,
+    byte_fallback,
+    check_control,
+    learn,
+    new_engine,
+    pieces_of,
+)
 from mmtok.tokenizers.fitted import FittedConfig, FittedTokenizer
+
+_WITHOUT_EFFECT = {
+    "bytes": ("vocab_size", "alphabet", "split", "digits", "min_frequency", "max_token_length"),
+    "unigram": ("min_frequency",),
+}
+"""Model -> fields that it does not read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,17 +58,16 @@ class SubwordConfig(FittedConfig):
     min_frequency: int = 2
     """Times a pair must occur to be merged; of bpe."""
     max_token_length: int = 64
-    """Longest token, in characters of the alphabet."""
+    """Longest token, in signs of the alphabet: bytes or characters."""
     special: tuple[str, ...] = ("<|endoftext|>",)
-    """Control tokens. They never come of text, not even of text that spells them."""
+    """Control tokens. They never come of text, not even of text that spells them. Like <|name|> or [NAME], in ASCII."""
     reserved: int = 0
-    """Tokens kept free for later, <|reserved:0|> ... ; `mmtok vocab merge` adds codebooks behind them."""
+    """Tokens kept free for later, <|reserved:0|> ...: control tokens that get a meaning after the model was trained."""
     pad_to: int = 128
     """The vocabulary is filled with reserved tokens to a multiple of this, which matrix units like; 1 does not."""
 
     def __post_init__(self) -> None:
-        if self.model == "bytes" and self.alphabet == "characters":
-            raise ValueError("alphabet=characters has no effect on model=bytes. Leave it out.")
+        self._refuse_without_effect()
         least = 256 + len(self.special) + self.reserved
         if self.model != "bytes" and self.vocab_size <= least:
             raise ValueError(
@@ -64,14 +78,18 @@ class SubwordConfig(FittedConfig):
         for name, floor in floors.items():
             if getattr(self, name) < floor:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {floor}.")
-        if len(set(self.special)) < len(self.special) or not all(self.special):
-            raise ValueError(f"special={list(self.special)} must be different, and none of them empty.")
+        check_control(self.special)
         if self.model != "bytes" and self.vocab_size % self.pad_to:
             below = self.vocab_size // self.pad_to * self.pad_to
             raise ValueError(
                 f"vocab_size={self.vocab_size} is no multiple of pad_to={self.pad_to}. Use {below or self.pad_to} or "
                 f"{below + self.pad_to}, or pad_to=1."
             )
+
+    def _refuse_without_effect(self) -> None:
+        for name in _WITHOUT_EFFECT.get(self.model, ()):
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise ValueError(f"{name}={getattr(self, name)} has no effect on model={self.model}. Leave it out.")
 
 
 @register_tokenizer("subword", SubwordConfig)
@@ -125,17 +143,18 @@ class SubwordTokenizer(FittedTokenizer):
         self._engine = None
 
     def fit(self, sample: Iterable[str]) -> dict[str, float]:
-        """Learn a vocabulary. The same texts in the same order give the same one."""
+        """Learn a vocabulary. The same texts in the same order give the same one.
+
+        Raises:
+            ValueError: there is too little text, or its characters alone are more than the vocabulary holds.
+        """
         config = self.config
         engine = new_engine(config)
         if config.model != "bytes":
-            engine.train_from_iterator(sample, trainer_of(config))
-            if config.alphabet == "characters":
-                engine = with_bytes(engine)
+            engine = learn(engine, config, between(sample, config.special))
         learned = engine.get_vocab_size()
-        engine.add_special_tokens(list(config.special))
-        free = max(config.reserved, -(engine.get_vocab_size() + config.reserved) % config.pad_to + config.reserved)
-        engine.add_special_tokens([f"<|reserved:{i}|>" for i in range(free)])
+        free = config.reserved + -(learned + len(config.special) + config.reserved) % config.pad_to
+        add_control(engine, [*config.special, *(f"<|reserved:{i}|>" for i in range(free))])
         self.model = torch.frombuffer(bytearray(engine.to_str().encode()), dtype=torch.uint8)
         self.loaded()
         return {"vocabulary": engine.get_vocab_size(), "learned": learned, "reserved": free}
@@ -165,13 +184,21 @@ class SubwordTokenizer(FittedTokenizer):
         self.check(x)
         if lengths is not None or budget is not None:
             raise ValueError("texts have neither lengths nor a budget: each is encoded whole.")
-        rows = [one.ids for one in self.engine.encode_batch_fast(list(x), add_special_tokens=False)]
+        rows = self.tokens(x)
         longest = max(map(len, rows), default=0)
         ids = torch.full((len(rows), 1, longest), -1)
         for i, row in enumerate(rows):
             ids[i, 0, : len(row)] = torch.tensor(row, dtype=torch.int64)
         sizes = torch.tensor([len(text.encode()) for text in x], dtype=torch.int64)[:, None]
         return Codes(ids, torch.tensor([len(row) for row in rows], dtype=torch.int64), sizes)
+
+    def tokens(self, x: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, which was checked: what `encode` lays out as one tensor."""
+        return [one.ids for one in self.engine.encode_batch_fast(list(x), add_special_tokens=False)]
+
+    def texts(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each row of ids: what `decode` gives of the rows of a tensor."""
+        return self.engine.decode_batch([list(row) for row in rows], skip_special_tokens=False)
 
     def decode(self, codes: Codes) -> list[str]:  # type: ignore[override]
         """Codes -> texts. Control tokens are written out as they are spelled."""
@@ -180,7 +207,7 @@ class SubwordTokenizer(FittedTokenizer):
         for i, row in enumerate(rows):
             if row and not 0 <= min(row) <= max(row) < size:
                 raise ValueError(f"text {i} has ids outside 0 to {size - 1}: they are of another vocabulary.")
-        return self.engine.decode_batch(rows, skip_special_tokens=False)
+        return self.texts(rows)
 
     def write(self, x: list[str], path: Path) -> None:  # type: ignore[override]
         path.write_text(x[0], encoding="utf-8", newline="")

@@ -8,7 +8,7 @@ from datamodules.base import datamodules
 from datamodules.build import build_shards
 from datamodules.build.texts import words_of
 from datamodules.shards import ShardSet
-from datamodules.texts import share_out
+from datamodules.texts import _First, share_out
 
 
 @pytest.fixture
@@ -70,6 +70,27 @@ def test_temperature_evens_languages_out(folder, tmp_path):
         shares.append({name: one["bytes"] for name, one in sample.facts()["languages"].items()})
     assert shares[0]["en"] > 2 * shares[0]["fr"]
     assert shares[1]["en"] < 1.5 * shares[1]["fr"]
+
+
+def test_the_draw_holds_no_more_than_its_budget_may_take(folder, tmp_path):
+    """And takes what a draw over everything would: the first documents by hash that fit, for each language."""
+    build_shards(str(folder), tmp_path / "shards", val_fraction=0)
+    sample = module(tmp_path / "shards" / "train", sample_mb=0.004, temperature=1e9).sample(seed=3)
+    everything = sorted(sample._candidates())
+    wanted = []
+    for language in ("en", "fr", "ja"):
+        left = 4000 / 3
+        for one in (one for one in everything if one.language == language):
+            left -= one.size
+            if left < 0:
+                break
+            wanted.append(one)
+    assert sample._draw() == sorted(wanted)
+    first = _First(4000)
+    for one in everything:
+        first.add(one)
+    assert sum(size for *_, size, _ in (one for _, one in first._heap)) <= 4000 + max(one.size for one in everything)
+    assert list(first.take(1e9)) == everything[: len(first._heap)]
 
 
 def test_what_a_language_lacks_goes_to_the_others():

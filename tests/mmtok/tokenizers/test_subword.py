@@ -16,7 +16,11 @@ KINDS = [("bpe", "bytes"), ("bpe", "characters"), ("unigram", "bytes"), ("unigra
 
 
 def fitted(model="bpe", alphabet="bytes", **fields):
-    tokenizer = SubwordTokenizer(SubwordConfig(model=model, alphabet=alphabet, vocab_size=512, **fields))
+    if model == "bytes":  # they learn nothing, so nothing bounds what they learn
+        fields = {}
+    else:
+        fields |= {"alphabet": alphabet, "vocab_size": 512}
+    tokenizer = SubwordTokenizer(SubwordConfig(model=model, **fields))
     tokenizer.fit(TEXTS)
     return tokenizer
 
@@ -46,6 +50,75 @@ def test_no_token_holds_more_digits_than_allowed(digits):
     tokenizer.fit(["the year 20262026 1234567 123123 1212 "] * 50)
     learned = [piece for piece, control in zip(tokenizer.pieces(), tokenizer.is_control(), strict=True) if not control]
     assert max(sum(byte in b"0123456789" for byte in piece) for piece in learned) == digits
+
+
+@pytest.mark.parametrize("model", ["bpe", "unigram"])
+def test_a_control_token_that_texts_spell_all_the_time_is_not_learned_as_a_word(model):
+    """Both would have one id then, and whoever writes texts would steer models."""
+    tokenizer = SubwordTokenizer(SubwordConfig(model=model, vocab_size=512, split="spaces"))
+    tokenizer.fit(["some words <|endoftext|> and more<|endoftext|> of them "] * 50)
+    control = tokenizer.is_control()
+    assert not control[tokenizer.encode(["<|endoftext|>"]).ids].any()
+    assert tokenizer.pieces().count(b"<|endoftext|>") == 1
+
+
+def test_a_control_token_that_normalization_makes_a_word_is_refused():
+    tokenizer = SubwordTokenizer(SubwordConfig(vocab_size=512, split="spaces", normalize="nfkc"))
+    with pytest.raises(ValueError, match="learned"):
+        tokenizer.fit(["\uff1c|endoftext|\uff1e"] * 50)
+
+
+def test_nfkc_loses_what_none_and_nfc_keep():
+    text = "x\u00b2 \uff21 caf\u00e9"
+    back = {}
+    for normalize in ("none", "nfc", "nfkc"):
+        tokenizer = fitted(normalize=normalize)
+        back[normalize] = tokenizer.decode(tokenizer.encode([text]))[0]
+    assert back == {"none": text, "nfc": text, "nfkc": "x2 A caf\u00e9"}
+    assert (
+        fitted(normalize="nfc").encode(["e\u0301"]).ids.tolist()
+        == fitted(normalize="nfc").encode(["\u00e9"]).ids.tolist()
+    )
+
+
+def test_without_bounds_in_digits_and_letters_no_word_is_crossed():
+    """A trainer without a pre-tokenizer holds whole lines as words, and runs out of memory (downstream.md 6)."""
+    for split in ("gpt2", "cl100k", "spaces"):
+        tokenizer = SubwordTokenizer(SubwordConfig(vocab_size=768, split=split))
+        tokenizer.fit(["one two one two one two\n"] * 100)
+        assert max(piece.count(b" ") for piece in tokenizer.pieces()) <= 1
+
+
+@pytest.mark.parametrize("model", ["bpe", "unigram"])
+@pytest.mark.parametrize("alphabet", ["bytes", "characters"])
+def test_a_sample_of_hardly_anything_is_fitted_or_refused_by_name(model, alphabet):
+    config = SubwordConfig(model=model, alphabet=alphabet, vocab_size=512)
+    for texts in (["a"], ["x y"], ["x y "] * 9):
+        tokenizer = SubwordTokenizer(config)
+        tokenizer.fit(texts)
+        assert tokenizer.decode(tokenizer.encode(UNSEEN)) == UNSEEN
+        assert tokenizer.spec.codebook_sizes[0] == 384
+    for texts in ([], [""]):
+        with pytest.raises(ValueError, match="no text to learn from"):
+            SubwordTokenizer(config).fit(texts)
+    if model == "unigram":
+        with pytest.raises(ValueError, match="too small to tell"):
+            SubwordTokenizer(config).fit(["ab" * 10])
+
+
+@pytest.mark.parametrize("model", ["bpe", "unigram"])
+@pytest.mark.parametrize("alphabet", ["bytes", "characters"])
+def test_more_characters_than_tokens(model, alphabet):
+    """Of BPE the rare ones are written as bytes; the unigram trainer of the engine cannot leave any out."""
+    tokenizer = SubwordTokenizer(SubwordConfig(model=model, alphabet=alphabet, vocab_size=512))
+    texts = ["".join(map(chr, range(0x4E00, 0x5A00)))] * 3
+    if (model, alphabet) == ("unigram", "characters"):
+        with pytest.raises(ValueError, match=r"more different characters than the 511 tokens .* Use alphabet=bytes"):
+            tokenizer.fit(texts)
+        return
+    tokenizer.fit(texts)
+    assert tokenizer.decode(tokenizer.encode([*UNSEEN, *texts])) == [*UNSEEN, *texts]
+    assert tokenizer.spec.codebook_sizes[0] == 512
 
 
 def test_vocabulary_is_a_multiple_of_its_padding_and_as_large_as_asked():
@@ -81,7 +154,14 @@ def test_autotokenizer_reads_what_is_saved(tmp_path):
         ({"vocab_size": 200}, "leaves nothing to learn"),
         ({"vocab_size": 1000}, "Use 896 or 1024"),
         ({"model": "bytes", "alphabet": "characters"}, "no effect"),
-        ({"special": ("a", "a")}, "different"),
+        ({"model": "bytes", "vocab_size": 512}, "no effect"),
+        ({"model": "unigram", "min_frequency": 3}, "no effect"),
+        ({"special": ("<a>", "<a>")}, "different"),
+        ({"special": ("<|B\u00e1c|>",)}, "must be ASCII"),
+        ({"special": ("<img_1",)}, "closed"),
+        ({"special": ("<a b>",)}, "without spaces"),
+        ({"special": ("<|reserved:3|>",)}, "every vocabulary may have"),
+        ({"special": ("<0x41>",)}, "every vocabulary may have"),
         ({"digits": -1}, "at least 0"),
     ],
 )
