@@ -26,6 +26,7 @@ SCALE = 32768
 
 @dataclass(frozen=True, kw_only=True)
 class AudioConfig(DataConfig):
+    gives = "audio"
     sample_rate: int = 24_000
     """Samples a second that are trained on; files at other rates are resampled."""
     channels: int = 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mmtok.registry import Registry
 
@@ -31,6 +31,8 @@ class WeightedSet:
 class DataConfig:
     """Where samples come from, in what order, and how many make an update."""
 
+    gives: ClassVar[str] = ""
+    """What batches are of: a modality of tokenizers that are trained on them, or something else; empty is not said."""
     shards: str | tuple[WeightedSet, ...]
     """A shard set to train on (a folder, or an s3:, https:, gs: or hf: address), or a weighted list of them."""
     val_shards: str | tuple[str, ...] | None = None

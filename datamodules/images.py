@@ -24,6 +24,7 @@ _FILTERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class ImagesConfig(DataConfig):
+    gives = "image"
     image_size: int = 256
     """Side of the squares that are trained on."""
     crop: Literal["random", "center"] = "random"

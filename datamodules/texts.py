@@ -24,6 +24,7 @@ MOST_BYTES = 2_000_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class TextsConfig(DataConfig):
+    gives = "documents"
     sample_mb: float = 200.0
     """Megabytes of text that a vocabulary is fitted on at most. More than a gigabyte changes little and takes memory:
     the engine holds every distinct word."""

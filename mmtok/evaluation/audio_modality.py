@@ -30,7 +30,7 @@ class SoundMeter:
         self.reconstruction.update(x, reconstruction, lengths)
         self.bypass.update(x, bypass, lengths)
 
-    def result(self) -> dict[str, float]:
+    def result(self, entropy: float | None = None) -> dict[str, float]:
         found = self.reconstruction.result()
         found["si_sdr_bypass"] = self.bypass.result()["si_sdr"]
         return found | {"quantization_gap": found["si_sdr_bypass"] - found["si_sdr"]}

@@ -31,7 +31,7 @@ class ImageMeter:
         self.bypass[0] += metrics.psnr(source, to_uint8(bypass)).sum()
         self.bypass[1] += len(x)
 
-    def result(self) -> dict[str, float]:
+    def result(self, entropy: float | None = None) -> dict[str, float]:
         total, count = self.bypass.tolist()
         found = {"psnr_bypass": total / count if count else float("nan"), **self.pictures.result()}
         return found | {"quantization_gap": found["psnr_bypass"] - found["psnr"]}

@@ -6,8 +6,9 @@ from mmtok.codes import CodeSpec
 from mmtok.evaluation.audio_modality import AudioModality
 from mmtok.evaluation.image_modality import ImageModality
 from mmtok.evaluation.modality import Modality
+from mmtok.evaluation.text_modality import TextModality
 
-MODALITIES: dict[str, Modality] = {"image": ImageModality(), "audio": AudioModality()}
+MODALITIES: dict[str, Modality] = {"image": ImageModality(), "audio": AudioModality(), "text": TextModality()}
 """A plugin adds its own."""
 
 

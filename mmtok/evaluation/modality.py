@@ -30,21 +30,27 @@ class Meter(Protocol):
     def update(self, x: Tensor, reconstruction: Tensor, bypass: Tensor, lengths: Tensor | None = None) -> None:
         """A batch: signals, what came back, what comes back without the quantizer; (B, C, ...), and valid samples."""
 
-    def result(self) -> dict[str, float]:
-        """The measures by name, without `val/`; the same names on every rank, and NaN where nothing was measured."""
+    def result(self, entropy: float | None = None) -> dict[str, float]:
+        """The measures by name, without `val/`; the same names on every rank, and NaN where nothing was measured.
+
+        Args:
+            entropy: bits of a position by how often each code occurred, sum of the levels; None without codes.
+        """
 
 
 @dataclass(frozen=True)
 class Exhibit:
-    """What a person sees and hears of some validation items."""
+    """What a person sees, hears and reads of some validation items."""
 
-    picture: Image
+    picture: Image | None = None
     sounds: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     """(S, C) by name, in [-1, 1]: what came back."""
     inputs: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     """What went in, the same every time."""
     rate: int = 0
     """Samples a second of the sounds."""
+    text: str = ""
+    """To read."""
 
 
 class Modality(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ class LossConfig:
 
     weight: float = 1.0
     """Factor of this term in the objective."""
+    takes: ClassVar[Literal["signals", "logits"]] = "signals"
+    """What a tokenizer must give (`Tokenizer.gives`) for the term to measure it."""
 
     def filled(self, spec: CodeSpec, dim: int, has_first: bool = True) -> Self:
         """The config with what the term needs to know of the tokenizer.
@@ -37,9 +39,9 @@ class Outcome:
     """What a pass of the tokenizer gives the terms, in float32."""
 
     reconstruction: Tensor
-    """(B, C, ...)."""
+    """(B, C, ...); of texts the logits (B, 256, S) of their bytes."""
     x: Tensor
-    """The signals (B, C, ...) in [-1, 1]."""
+    """The signals (B, C, ...) in [-1, 1]; of texts their bytes (B, 1, S), 0 to 255."""
     mask: Tensor | None = None
     """(B, 1, ...) bool, True where the signal is real and not padding; None where all is."""
     first: Tensor | None = None

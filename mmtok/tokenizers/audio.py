@@ -204,18 +204,6 @@ class AudioTokenizer(Tokenizer):
             y = y.index_copy(0, items, F.pad(part, (0, longest - part.shape[2])))
         return y
 
-    def _encode(self, x: Tensor, lengths: Tensor | None, budget: int | None) -> Codes:
-        if lengths is not None and (
-            lengths.shape != x.shape[:1]
-            or lengths.is_floating_point()
-            or not ((lengths >= 0) & (lengths <= x.shape[2])).all()
-        ):
-            raise ValueError(
-                f"lengths are one number of samples an item, 0 to {x.shape[2]} here; got {lengths.tolist()} for "
-                f"{x.shape[0]} items."
-            )
-        return super()._encode(x, lengths, budget)
-
     def decode(self, codes: Codes) -> Tensor:
         """Codes -> x (B, C, S) with S the largest length of the batch; shorter ones end in silence.
 

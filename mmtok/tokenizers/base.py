@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ class Reconstruction(NamedTuple):
     """What a training step needs of one pass."""
 
     x: Tensor
-    """The reconstruction, shaped as the input."""
+    """The reconstruction, shaped as the input; of tokenizers that give logits (B, values, ...), those of each value."""
     quantized: Quantized
     latents: Latents
 
@@ -61,6 +61,8 @@ class Tokenizer(nn.Module):
     networks: Networks
     quantizer: Quantizer
 
+    gives: Literal["signals", "logits"] = "signals"
+    """What a pass gives of x: the same signal again, or logits of each of its values."""
     suffix: str
     """Of the files `write` makes: ".png"."""
     _origin: str = ""
@@ -130,7 +132,7 @@ class Tokenizer(nn.Module):
         mask: Tensor | None = None,
         gain: Tensor | None = None,
     ) -> Tensor:
-        """Values (B, T, D) -> signals (B, C, *size); `mask` (B, T) and `gain` (B,) as in `Latents`."""
+        """Values (B, T, D) -> signals (B, C, *size), or logits; `mask` (B, T) and `gain` (B,) as in `Latents`."""
         raise NotImplementedError
 
     def forward(
@@ -166,6 +168,8 @@ class Tokenizer(nn.Module):
         self.check(x)
         if x.dtype == torch.float64:  # what numpy gives: networks have no use for it
             raise ValueError("x is float64, and tokenizers compute in float32. Use x.float(), or preprocess.")
+        if lengths is not None:
+            check_lengths(x, lengths)
         with evaluating(self):
             return self._encode(x, lengths, budget)
 
@@ -204,6 +208,23 @@ class Tokenizer(nn.Module):
             positions = torch.arange(codes.ids.shape[2], device=codes.lengths.device)
             mask = positions < codes.lengths[:, None]
             return self.synthesise(values, codes.grid, size, mask=mask, gain=codes.extras.get("gain"))
+
+
+def check_lengths(x: Tensor, lengths: Tensor) -> None:
+    """Refuse lengths that are not of the items of x (B, C, S).
+
+    Raises:
+        ValueError: names them.
+    """
+    if (
+        lengths.shape != x.shape[:1]
+        or lengths.is_floating_point()
+        or not ((lengths >= 0) & (lengths <= x.shape[2])).all()
+    ):
+        raise ValueError(
+            f"lengths are one number of samples an item, 0 to {x.shape[2]} here; got {lengths.tolist()} for "
+            f"{x.shape[0]} items."
+        )
 
 
 def refuse_ids(codes: Any) -> None:

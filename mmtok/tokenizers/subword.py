@@ -28,6 +28,7 @@ from mmtok.tokenizers.engine import (
     pieces_of,
 )
 from mmtok.tokenizers.fitted import FittedConfig, FittedTokenizer
+from mmtok.tokenizers.texts import check_texts, read_text, write_text
 
 _WITHOUT_EFFECT = {
     "bytes": ("vocab_size", "alphabet", "split", "digits", "min_frequency", "max_token_length"),
@@ -161,23 +162,10 @@ class SubwordTokenizer(FittedTokenizer):
 
     def preprocess(self, source: Any) -> list[str]:  # type: ignore[override]  # the contract of x: text is list[str]
         """A path, bytes of UTF-8, a string or several -> x."""
-        if isinstance(source, Path):
-            source = source.read_bytes()
-        if isinstance(source, bytes):
-            try:
-                return [source.decode()]
-            except UnicodeDecodeError as error:
-                raise ValueError(f"this is no UTF-8: byte {error.start}. Convert it first: iconv -t UTF-8.") from error
-        return [source] if isinstance(source, str) else list(source)
+        return read_text(source)
 
     def check(self, x: Any) -> None:
-        if isinstance(x, str) or not isinstance(x, list | tuple) or not all(isinstance(text, str) for text in x):
-            raise ValueError(f"text is a list of strings, got {type(x).__name__}. Use [text].")
-        for i, text in enumerate(x):
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise ValueError(f"text {i} holds half a surrogate pair at character {error.start}.") from error
+        check_texts(x)
 
     def encode(self, x: list[str], lengths: Tensor | None = None, *, budget: int | None = None) -> Codes:  # type: ignore[override]
         """Texts -> codes, shorter ones filled with -1."""
@@ -210,7 +198,7 @@ class SubwordTokenizer(FittedTokenizer):
         return self.texts(rows)
 
     def write(self, x: list[str], path: Path) -> None:  # type: ignore[override]
-        path.write_text(x[0], encoding="utf-8", newline="")
+        write_text(x[0], path)
 
     def save_engine(self, folder: Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, which `AutoTokenizer` and `mmtok vocab merge` read."""

@@ -20,6 +20,7 @@ class Sink(Protocol):
     def image(self, step: int, name: str, picture: NDArray[np.uint8]) -> None: ...
     def histogram(self, step: int, name: str, values: NDArray[np.floating]) -> None: ...
     def sound(self, step: int, name: str, samples: NDArray[np.float32], rate: int) -> None: ...
+    def text(self, step: int, name: str, text: str) -> None: ...
     def close(self) -> None: ...
 
 
@@ -101,6 +102,11 @@ class RunLog:
         for sink in self._sinks:
             sink.sound(step, name, samples, rate)
 
+    def text(self, step: int, name: str, text: str) -> None:
+        """Log a text to read, its lines as they are."""
+        for sink in self._sinks:
+            sink.text(step, name, text)
+
     def close(self) -> None:
         """Write out and let go."""
         for sink in self._sinks:
@@ -120,6 +126,7 @@ class MetricsSink:
     def image(self, step: int, name: str, picture: NDArray[np.uint8]) -> None: ...
     def histogram(self, step: int, name: str, values: NDArray[np.floating]) -> None: ...
     def sound(self, step: int, name: str, samples: NDArray[np.float32], rate: int) -> None: ...
+    def text(self, step: int, name: str, text: str) -> None: ...
     def close(self) -> None: ...
 
 
@@ -144,6 +151,9 @@ class TensorBoardSink:
     def sound(self, step: int, name: str, samples: NDArray[np.float32], rate: int) -> None:
         mono = samples.mean(1, dtype=np.float32)  # it knows nothing else
         self.writer.add_audio(name, mono[None], step, sample_rate=rate)
+
+    def text(self, step: int, name: str, text: str) -> None:
+        self.writer.add_text(name, "\n".join(f"    {line}" for line in text.splitlines()), step)  # Markdown: as it is
 
     def close(self) -> None:
         self.writer.close()

@@ -28,6 +28,7 @@ from mmtok.training.draws import draw_levels, draw_seed, draw_seeds
 from mmtok.training.guard import FiniteGuard
 from mmtok.training.logs import ScalarBuffer
 from mmtok.training.memory import gather_states, own_states
+from mmtok.training.objective import check_objective
 from mmtok.training.optim import build_optimizer, gradient_norm, learning_rate, set_learning_rate, update_average
 from mmtok.training.settings import OptimConfig
 
@@ -47,6 +48,7 @@ class TokenizerModule(L.LightningModule):
         self.automatic_optimization = False
         self.config = config
         self.tokenizer: Tokenizer = build_tokenizer(config.tokenizer, config.quantizer)
+        check_objective(config, self.tokenizer)
         known = self.tokenizer.spec, config.tokenizer.dim, self.tokenizer.quantizer.has_first
         filled = {name: term.filled(*known) for name, term in config.loss.items() if term}
         self.terms = nn.ModuleDict({name: losses.build(term) for name, term in filled.items()})
@@ -271,7 +273,7 @@ def _part(tokenizer: Tokenizer, name: str) -> nn.Module:
 
 
 def signal_mask(batch: Mapping[str, Any]) -> Tensor | None:
-    """(B, 1, S) True where a signal (B, C, S) with `lengths` (B,) is not padding; None where nothing is padded."""
+    """(B, 1, S) True where x (B, C, S) with `lengths` (B,) is not padding; None where nothing is padded."""
     if (lengths := batch.get("lengths")) is None:
         return None
     return (torch.arange(batch["x"].shape[-1], device=lengths.device) < lengths[:, None])[:, None]

@@ -7,6 +7,7 @@ import os
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,9 @@ class WandbSink:
 
     def sound(self, step: int, name: str, samples: NDArray[np.float32], rate: int) -> None:
         self._try(lambda: self._write(step, {name: self._wandb.Audio(samples, sample_rate=rate)}))
+
+    def text(self, step: int, name: str, text: str) -> None:
+        self._try(lambda: self._write(step, {name: self._wandb.Html(f"<pre>{escape(text)}</pre>")}))
 
     def _write(self, step: int, values: Mapping[str, Any]) -> None:
         """One row of what is not there yet."""

@@ -1,4 +1,4 @@
-"""Fixed validation samples beside their reconstructions, by the raw and the averaged weights: pictures and sounds."""
+"""Fixed validation samples beside their reconstructions, by raw and averaged weights: pictures, sounds and texts."""
 
 from __future__ import annotations
 
@@ -76,21 +76,27 @@ class Media(Callback):
         if exhibit is None:
             return
         self._save(exhibit, step)
-        self.run_log.image(step, "media/reconstruction", np.asarray(exhibit.picture))
+        if exhibit.picture is not None:
+            self.run_log.image(step, "media/reconstruction", np.asarray(exhibit.picture))
+        if exhibit.text:
+            self.run_log.text(step, "media/reconstruction", exhibit.text)
         for name, samples in (exhibit.sounds if self._shown else {**exhibit.inputs, **exhibit.sounds}).items():
             self.run_log.sound(step, f"media/{name}", samples, exhibit.rate)
         self._shown = True
 
     def _save(self, exhibit: Exhibit, step: int) -> None:
-        """A picture, and where there are sounds a folder of them; the oldest go."""
+        """A picture or a text, and where there are sounds a folder of them; the oldest go."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        exhibit.picture.save(self.folder / f"step-{step:08d}.png")
+        if exhibit.picture is not None:
+            exhibit.picture.save(self.folder / f"step-{step:08d}.png")
+        if exhibit.text:
+            (self.folder / f"step-{step:08d}.txt").write_text(exhibit.text, encoding="utf-8")
         for folder, sounds in ((f"step-{step:08d}", exhibit.sounds), ("input", exhibit.inputs)):
             for name, samples in sounds.items():
                 path = self.folder / folder / f"{name}.wav"
                 path.parent.mkdir(exist_ok=True)
                 write_wave([torch.from_numpy(samples.T)[None]], path, exhibit.rate)
-        others = [path for path in sorted(self.folder.glob("step-*.png")) if not is_power_of_two(step_of(path))]
+        others = [path for path in sorted(self.folder.glob("step-*.*")) if not is_power_of_two(step_of(path))]
         for path in others[: -self.config.media_keep]:
             path.unlink()
             shutil.rmtree(path.with_suffix(""), ignore_errors=True)

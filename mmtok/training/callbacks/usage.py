@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import log2
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,13 @@ def reduced(sums: Mapping[str, Tensor], world: int) -> dict[str, Tensor]:
         pieces = packed.split([value.numel() for value in part.values()])
         out |= {name: piece.view_as(value) for (name, value), piece in zip(part.items(), pieces, strict=True)}
     return out
+
+
+def entropy_of(levels: Mapping[str, LevelUsage]) -> float | None:
+    """Bits of a position by how often each code occurred, sum of the levels; None where there are no codes."""
+    if not levels:
+        return None
+    return sum(one.usage.entropy_norm * log2(one.usage.size) for one in levels.values())
 
 
 def usage_scalars(levels: Mapping[str, LevelUsage], states: Mapping[str, UsageState] | None = None) -> dict[str, float]:

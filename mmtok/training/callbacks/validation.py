@@ -10,7 +10,7 @@ from lightning import Callback, Trainer
 
 from mmtok.evaluation.modalities import modality_of
 from mmtok.quantizers.usage import UsageWindow
-from mmtok.training.callbacks.usage import reduced, usage_scalars
+from mmtok.training.callbacks.usage import entropy_of, reduced, usage_scalars
 from mmtok.training.loggers import RunLog
 from mmtok.training.logs import ScalarBuffer
 
@@ -48,11 +48,12 @@ class Validation(Callback):
         means = self._means.flush(trainer.world_size)
         if not means:
             return
+        levels = self._usage.read(reduced(self._usage.sums, trainer.world_size))
         if self._meter is not None:
             for name, total in reduced(self._meter.sums, trainer.world_size).items():
                 self._meter.sums[name].copy_(total)
-            means |= self._meter.result()
-        means |= usage_scalars(self._usage.read(reduced(self._usage.sums, trainer.world_size)))
+            means |= self._meter.result(entropy_of(levels))
+        means |= usage_scalars(levels)
         step = trainer.global_step
         self.run_log.scalars(step, {f"val/{name}": value for name, value in means.items()})
         if trainer.is_global_zero:

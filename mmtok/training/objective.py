@@ -1,0 +1,33 @@
+"""Whether the blocks of a recipe fit each other, beyond what each of them can check by itself."""
+
+from __future__ import annotations
+
+from datamodules.base import datamodules
+from mmtok.config import RunConfig
+from mmtok.losses.base import losses
+from mmtok.schema import ConfigError
+from mmtok.tokenizers.base import Tokenizer
+
+
+def check_objective(config: RunConfig, tokenizer: Tokenizer) -> None:
+    """Refuse data that the tokenizer is not for, and terms, and an adversary, that cannot judge what it gives.
+
+    Raises:
+        ConfigError: names them, and what can.
+    """
+    modality = tokenizer.spec.modality
+    if config.data.gives not in ("", modality):
+        fit = [one for one in datamodules.names() if datamodules.config_class(one).gives == modality]
+        raise ConfigError(
+            f"data.name={datamodules.name_of(config.data)} gives {config.data.gives}, and this tokenizer is trained on "
+            f"{modality}. Use one of: {', '.join(fit)}."
+        )
+    for name, term in config.loss.items():
+        if term is not None and term.takes != tokenizer.gives:
+            fit = [one for one in losses.names() if losses.config_class(one).takes == tokenizer.gives]
+            raise ConfigError(
+                f"loss.{name}.name={losses.name_of(term)} compares {term.takes}, and this tokenizer gives "
+                f"{tokenizer.gives}. Use one of: {', '.join(fit)}."
+            )
+    if config.adversary is not None and tokenizer.gives != "signals":
+        raise ConfigError(f"an adversary judges signals, and this tokenizer gives {tokenizer.gives}: adversary=null.")
