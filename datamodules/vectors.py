@@ -28,6 +28,7 @@ CHUNK = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class VectorsConfig(DataConfig):
+    gives = "vector"
     width: int | None = None
     """Numbers of a vector. None takes what the manifest says; vectors of another width are refused by name."""
     sample_items: int = 1_000_000
