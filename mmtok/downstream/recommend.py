@@ -1,0 +1,239 @@
+"""The task `recommend`: what follows a user's items, by semantic ids, beside the baselines that papers leave weak.
+
+Four arms in one run, with the same users, histories and budget: the corpus' ids; the same ids dealt out to the items
+at random; SASRec with a softmax over all items; popularity. The first three have the same body. Leave-last-out, ranked
+among all items. A generative model that beats a badly trained SASRec shows nothing, and most published ones do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.interactions import SHORTEST, Interactions
+from mmtok.corpus import Corpus, Trie
+from mmtok.downstream.histories import Asked, Split, batches, leave_last_out
+from mmtok.downstream.layers import ModelConfig
+from mmtok.downstream.metrics import ndcg, places, recall, strike
+from mmtok.downstream.recommenders import Generative, Popularity, Recommender, SASRec
+from mmtok.downstream.results import Ledger
+from mmtok.downstream.training import Budget, Trained, best_of, train
+
+COUNT = 10
+"""Items of an answer."""
+ANSWERED = 256
+"""Histories that are answered at a time."""
+SEMANTIC, RANDOM, SASREC, POPULARITY = "semantic ids", "random ids", "SASRec", "popularity"
+ARMS = (SEMANTIC, RANDOM, SASREC, POPULARITY)
+COLUMNS = {
+    "recall@5": "{:.4f}", "ndcg@5": "{:.4f}", "recall@10": "{:.4f}", "ndcg@10": "{:.4f}", "valid": "{:.1%}",
+    "valid freely": "{:.1%}", "parameters": "{:,.0f}", "updates": "{:,.0f}", "CPU s": "{:.0f}", "ms a user": "{:.2f}",
+}  # fmt: skip
+DEFINITIONS = {
+    "recall@k": "share of users whose last item is among the first k of all items",
+    "ndcg@k": "mean of 1 / log2(place + 1), places from 1, 0 beyond k; one item is wanted",
+    "valid": "share of the places of answers that name an item the user may be told",
+    "valid freely": "share of the ten likeliest ids that name an item, searched without the trie",
+    "updates": "until the best validation",
+    "CPU s": "of the process, for training and its validations, one run at the rate that was chosen",
+    "ms a user": "of CPU, to answer",
+}
+
+
+@dataclass(frozen=True)
+class RecommendConfig(ModelConfig, Budget):
+    """What `--ask NAME=VALUE` changes."""
+
+    history: int = 20
+    """Items of a history, the latest."""
+    user_tokens: int = 2000
+    """Tokens of users that the generative arms have, by a hash of the name, as TIGER; 1 has none."""
+    beams: int = 30
+    """Of the search: so many that ten answers are left when all of a history is struck out."""
+    users: int = 0
+    """Users at most, drawn by a hash of their names; 0 takes all."""
+    core: int = 0
+    """Users and items of fewer interactions are left out, again and again; 0 keeps all."""
+    validated: int = 1000
+    """Users that a validation asks at most."""
+
+    def __post_init__(self) -> None:
+        ModelConfig.__post_init__(self)
+        Budget.__post_init__(self)
+        for name, floor in {"history": 1, "user_tokens": 1, "beams": COUNT, "users": 0, "core": 0}.items():
+            if getattr(self, name) < floor:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {floor}.")
+
+
+class Prepared(NamedTuple):
+    """A corpus and who took what of it."""
+
+    corpus: Corpus
+    split: Split
+    facts: dict[str, Any]
+
+
+def prepare(corpus: Corpus, data: Interactions, config: RecommendConfig) -> Prepared:
+    """Interactions with items that have ids, of users who have enough of them.
+
+    Raises:
+        ValueError: items share their ids, or too little is left.
+    """
+    shared = len(corpus) - len(np.unique(corpus.ids, axis=0))
+    if shared:
+        raise ValueError(f"{shared:,} items of the corpus have the ids of another. Settle them: collisions=extra.")
+    unknown = sorted(data.items() - set(corpus.keys))
+    kept = data.without(set(unknown)).core(config.core).at_least(SHORTEST)
+    if len(kept.users) < 2:
+        raise ValueError(
+            f"{len(kept.users)} users have {SHORTEST} items or more with ids; of {len(data.items()):,} items "
+            f"{len(unknown):,} have none{', as ' + unknown[0] if unknown else ''}. Are they of this corpus?"
+        )
+    if 0 < config.users < len(kept.users):
+        drawn = sorted(range(len(kept.users)), key=lambda i: hashlib.sha256(kept.users[i].encode()).digest())
+        chosen = sorted(drawn[: config.users])
+        kept = Interactions(tuple(kept.users[i] for i in chosen), tuple(kept.sequences[i] for i in chosen))
+    facts = {
+        "users": len(kept.users),
+        "of_users": len(data.users),
+        "interactions": len(kept),
+        "mean_length": len(kept) / len(kept.users),
+        "items": len(corpus),
+        "items_interacted": len(kept.items()),
+        "items_without_ids": {"count": len(unknown), "first": unknown[:20]},
+        "levels": list(corpus.sizes),
+        "definitions": DEFINITIONS,
+    }
+    split = leave_last_out(kept, corpus.rows, config.history)
+    facts["seen_items"] = "may be answered: some users have items twice" if split.repeats else "are struck out"
+    return Prepared(corpus, split, facts)
+
+
+def recommend(
+    prepared: Prepared,
+    config: RecommendConfig,
+    ledger: Ledger,
+    seeds: int,
+    *,
+    device: str = "cpu",
+    say: Callable[[str], None] = print,
+) -> None:
+    """Measure every arm with every seed that the ledger lacks."""
+    ledger.facts = prepared.facts
+    for seed in range(seeds):
+        for arm in ARMS:
+            if ledger.find(arm, seed) is None:
+                rates = config.rates
+                if (first := ledger.find(arm, 0)) is not None and "rate" in first:
+                    rates = (first["rate"],)
+                row = _measure(prepared, replace(config, rates=rates), arm, seed, device)
+                ledger.add(row)
+                say(
+                    f"{arm}, seed {seed}: "
+                    + ", ".join(f"{k} {row['figures'][k]:.4f}" for k in ("recall@10", "ndcg@10"))
+                )
+
+
+def _measure(prepared: Prepared, config: RecommendConfig, arm: str, seed: int, device: str) -> dict[str, Any]:
+    with torch.random.fork_rng():
+        model, trained = _trained(prepared, config, arm, seed, device)
+        began = time.process_time()
+        answers, wanted = answer(model, prepared.split.test, prepared.split.repeats, device)
+        seconds = time.process_time() - began
+    place = places(answers, wanted)
+    figures = {f"{name}@{k}": of(place, k) for k in (5, 10) for name, of in (("recall", recall), ("ndcg", ndcg))}
+    figures |= {"valid": float((answers >= 0).double().mean()), "ms a user": 1000 * seconds / len(wanted)}
+    row: dict[str, Any] = {"arm": arm, "seed": seed, "figures": figures}
+    if trained is not None:
+        assert isinstance(model, torch.nn.Module)
+        figures["parameters"] = sum(one.numel() for one in model.parameters())
+        figures |= {"updates": trained.updates, "CPU s": trained.seconds}
+        row |= {"rate": trained.rate, "validation ndcg@10": trained.score}
+    if isinstance(model, Generative):
+        figures["valid freely"] = _freely(model, prepared.split.test.first(1000), device)
+    return row
+
+
+def _trained(
+    prepared: Prepared, config: RecommendConfig, arm: str, seed: int, device: str
+) -> tuple[Recommender, Trained | None]:
+    split = prepared.split
+    if arm == POPULARITY:
+        return Popularity(split.occurrences, seed), None
+    if not len(split.train.users):
+        raise ValueError("no user has the four items that training needs. Lower core, or take more users.")
+
+    def one(rate: float) -> tuple[Generative | SASRec, Trained]:
+        torch.manual_seed(seed)
+        model = _build(prepared.corpus, config, arm, seed).to(device)
+        asked = split.validation.first(config.validated)
+
+        def losses() -> Iterator[Tensor]:
+            order = torch.Generator().manual_seed(seed)
+            for rows in batches(split.train.lengths(), config.batch, order):
+                yield model.loss(split.train.of(rows).to(device))
+
+        def validate() -> float:
+            return ndcg(places(*answer(model, asked, split.repeats, device)), COUNT)
+
+        return model, train(model, losses, validate, config, rate)
+
+    return best_of(config.rates, one)
+
+
+def _build(corpus: Corpus, config: RecommendConfig, arm: str, seed: int) -> Generative | SASRec:
+    if arm == SASREC:
+        return SASRec(len(corpus), config, length=config.history)
+    named = dealt(corpus, seed) if arm == RANDOM else corpus
+    return Generative(
+        named, Trie(named), config, length=config.history, users=config.user_tokens, beams=config.beams
+    )  # fmt: skip
+
+
+def dealt(corpus: Corpus, seed: int) -> Corpus:
+    """The same ids, dealt out to the items at random: as many, as long, and without meaning."""
+    order = np.random.default_rng(seed).permutation(len(corpus))
+    return replace(corpus, ids=corpus.ids[order])
+
+
+@torch.no_grad()
+def answer(model: Recommender, asked: Asked, repeats: bool, device: str) -> tuple[Tensor, Tensor]:
+    """Answers (N, COUNT) on the CPU, and what was wanted (N,), in the same order.
+
+    Args:
+        model: in eval mode where it has one.
+        asked: histories and what followed.
+        repeats: whether an item of the history may be an answer; otherwise it is struck out, of every arm's alike.
+        device: where to compute.
+    """
+    found, wanted = [], []
+    for histories, follows in asked.batches(ANSWERED):
+        here = histories.to(device)
+        rows = model.answers(here, COUNT if repeats else COUNT + here.items.shape[1])
+        found.append((rows if repeats else strike(rows, here.items))[:, :COUNT].cpu())
+        wanted.append(follows)
+    return torch.cat(found), torch.cat(wanted)
+
+
+@torch.no_grad()
+def _freely(model: Generative, asked: Asked, device: str) -> float:
+    parts = [model.freely_valid(histories.to(device), COUNT).flatten() for histories, _ in asked.batches(ANSWERED)]
+    return float(torch.cat(parts).double().mean())
+
+
+def settings(config: RecommendConfig, corpus: Corpus, data: Interactions) -> dict[str, Any]:
+    """Everything that would change a figure, for the ledger."""
+    digest = hashlib.sha256(repr((data.users, data.sequences)).encode()).hexdigest()
+    return asdict(config) | {"corpus": corpus_digest(corpus), "interactions": digest}
+
+
+def corpus_digest(corpus: Corpus) -> str:
+    """Of the items and their ids."""
+    return hashlib.sha256(repr((corpus.keys, corpus.sizes)).encode() + corpus.ids.tobytes()).hexdigest()
