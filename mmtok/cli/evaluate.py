@@ -23,7 +23,11 @@ from typing import Any
 
 from mmtok.cli.options import add_options, refuse_others
 
-TASKS = {"reconstruct": "mmtok.cli.reconstruct"}
+TASKS = {
+    "reconstruct": "mmtok.cli.reconstruct",
+    "recommend": "mmtok.cli.recommend",
+    "retrieve": "mmtok.cli.retrieve",
+}
 """What is measured -> the module that does it: `OPTIONS`, those that not all tasks take, and `run(args) -> int`."""
 
 

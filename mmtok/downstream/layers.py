@@ -48,14 +48,13 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention to itself, to a memory where there is one, and two linear maps; norms come first."""
+    """Attention to itself and two linear maps; norms come first."""
 
-    def __init__(self, config: ModelConfig, *, reads: bool = False) -> None:
+    def __init__(self, config: ModelConfig, *, norms: int = 2) -> None:
         super().__init__()
         width = config.width
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3 if reads else 2))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(norms))
         self.own = Attention(config)
-        self.other = Attention(config) if reads else None
         self.wide = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.dropout = nn.Dropout(config.dropout)
 
@@ -65,8 +64,16 @@ class Layer(nn.Module):
         x = x + self.dropout(self.own(normed, normed, mask))
         return x + self.dropout(self.wide(self.norms[-1](x)))
 
-    def reading(self, x: Tensor, mask: Tensor, memory: Tensor, seen: Tensor) -> Tensor:
-        """The same with a look at a memory between.
+
+class ReadingLayer(Layer):
+    """The same with a look at a memory between."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config, norms=3)
+        self.other = Attention(config)
+
+    def forward(self, x: Tensor, mask: Tensor, memory: Tensor, seen: Tensor) -> Tensor:  # type: ignore[override]
+        """One step of many texts at once.
 
         Args:
             x: (B, T, S, W), S places of each of T texts that share the memory and do not see each other.
@@ -74,11 +81,9 @@ class Layer(nn.Module):
             memory: (B, M, W).
             seen: (B, T, M), what of it each text sees.
         """
-        assert self.other is not None
         batch, texts, places, _ = x.shape
-        flat = x.flatten(0, 1)
-        normed = self.norms[0](flat)
-        x = (flat + self.dropout(self.own(normed, normed, mask))).view(x.shape)
+        normed = self.norms[0](x).flatten(0, 1)
+        x = x + self.dropout(self.own(normed, normed, mask)).view(x.shape)
         rows = self.norms[1](x).flatten(1, 2)
         found = self.other(rows, memory, seen.repeat_interleave(places, 1))
         x = x + self.dropout(found.view(batch, texts, places, -1))

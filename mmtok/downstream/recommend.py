@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,8 +21,9 @@ from mmtok.corpus import Corpus, Trie
 from mmtok.downstream.histories import Asked, Split, batches, leave_last_out
 from mmtok.downstream.layers import ModelConfig
 from mmtok.downstream.metrics import ndcg, places, recall, strike
+from mmtok.downstream.names import corpus_digest, dealt, require_names
 from mmtok.downstream.recommenders import Generative, Popularity, Recommender, SASRec
-from mmtok.downstream.results import Ledger
+from mmtok.downstream.results import Ledger, fill
 from mmtok.downstream.training import Budget, Trained, best_of, train
 
 COUNT = 10
@@ -86,9 +86,7 @@ def prepare(corpus: Corpus, data: Interactions, config: RecommendConfig) -> Prep
     Raises:
         ValueError: items share their ids, or too little is left.
     """
-    shared = len(corpus) - len(np.unique(corpus.ids, axis=0))
-    if shared:
-        raise ValueError(f"{shared:,} items of the corpus have the ids of another. Settle them: collisions=extra.")
+    require_names(corpus)
     unknown = sorted(data.items() - set(corpus.keys))
     kept = data.without(set(unknown)).core(config.core).at_least(SHORTEST)
     if len(kept.users) < 2:
@@ -127,18 +125,12 @@ def recommend(
 ) -> None:
     """Measure every arm with every seed that the ledger lacks."""
     ledger.facts = prepared.facts
-    for seed in range(seeds):
-        for arm in ARMS:
-            if ledger.find(arm, seed) is None:
-                rates = config.rates
-                if (first := ledger.find(arm, 0)) is not None and "rate" in first:
-                    rates = (first["rate"],)
-                row = _measure(prepared, replace(config, rates=rates), arm, seed, device)
-                ledger.add(row)
-                say(
-                    f"{arm}, seed {seed}: "
-                    + ", ".join(f"{k} {row['figures'][k]:.4f}" for k in ("recall@10", "ndcg@10"))
-                )
+
+    def measure(arm: str, seed: int, rate: float | None) -> dict[str, Any]:
+        chosen = config if rate is None else replace(config, rates=(rate,))
+        return _measure(prepared, chosen, arm, seed, device)
+
+    fill(ledger, ARMS, seeds, measure, say=say)
 
 
 def _measure(prepared: Prepared, config: RecommendConfig, arm: str, seed: int, device: str) -> dict[str, Any]:
@@ -150,15 +142,9 @@ def _measure(prepared: Prepared, config: RecommendConfig, arm: str, seed: int, d
     place = places(answers, wanted)
     figures = {f"{name}@{k}": of(place, k) for k in (5, 10) for name, of in (("recall", recall), ("ndcg", ndcg))}
     figures |= {"valid": float((answers >= 0).double().mean()), "ms a user": 1000 * seconds / len(wanted)}
-    row: dict[str, Any] = {"arm": arm, "seed": seed, "figures": figures}
-    if trained is not None:
-        assert isinstance(model, torch.nn.Module)
-        figures["parameters"] = sum(one.numel() for one in model.parameters())
-        figures |= {"updates": trained.updates, "CPU s": trained.seconds}
-        row |= {"rate": trained.rate, "validation ndcg@10": trained.score}
     if isinstance(model, Generative):
         figures["valid freely"] = _freely(model, prepared.split.test.first(1000), device)
-    return row
+    return {"figures": figures} | ({} if trained is None else trained.told(figures))
 
 
 def _trained(
@@ -172,7 +158,7 @@ def _trained(
 
     def one(rate: float) -> tuple[Generative | SASRec, Trained]:
         torch.manual_seed(seed)
-        model = _build(prepared.corpus, config, arm, seed).to(device)
+        model = _build(prepared.corpus, config, arm, seed, device).to(device)
         asked = split.validation.first(config.validated)
 
         def losses() -> Iterator[Tensor]:
@@ -188,19 +174,13 @@ def _trained(
     return best_of(config.rates, one)
 
 
-def _build(corpus: Corpus, config: RecommendConfig, arm: str, seed: int) -> Generative | SASRec:
+def _build(corpus: Corpus, config: RecommendConfig, arm: str, seed: int, device: str) -> Generative | SASRec:
     if arm == SASREC:
         return SASRec(len(corpus), config, length=config.history)
     named = dealt(corpus, seed) if arm == RANDOM else corpus
     return Generative(
-        named, Trie(named), config, length=config.history, users=config.user_tokens, beams=config.beams
+        named, Trie(named).to(device), config, length=config.history, users=config.user_tokens, beams=config.beams
     )  # fmt: skip
-
-
-def dealt(corpus: Corpus, seed: int) -> Corpus:
-    """The same ids, dealt out to the items at random: as many, as long, and without meaning."""
-    order = np.random.default_rng(seed).permutation(len(corpus))
-    return replace(corpus, ids=corpus.ids[order])
 
 
 @torch.no_grad()
@@ -232,8 +212,3 @@ def settings(config: RecommendConfig, corpus: Corpus, data: Interactions) -> dic
     """Everything that would change a figure, for the ledger."""
     digest = hashlib.sha256(repr((data.users, data.sequences)).encode()).hexdigest()
     return asdict(config) | {"corpus": corpus_digest(corpus), "interactions": digest}
-
-
-def corpus_digest(corpus: Corpus) -> str:
-    """Of the items and their ids."""
-    return hashlib.sha256(repr((corpus.keys, corpus.sizes)).encode() + corpus.ids.tobytes()).hexdigest()

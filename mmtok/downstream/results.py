@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,35 @@ class Ledger:
                 arm: {name: asdict(mean) for name, mean in own.items()} for arm, own in self.means().items()
             },
         }  # fmt: skip
+
+
+def fill(
+    ledger: Ledger,
+    arms: Iterable[str],
+    seeds: int,
+    measure: Callable[[str, int, float | None], dict[str, Any]],
+    *,
+    alike: Collection[str] = (),
+    say: Callable[[str], None] = print,
+) -> None:
+    """Measure what the ledger lacks, seed by seed.
+
+    Args:
+        ledger: gets the rows.
+        arms: in order.
+        seeds: how many, from 0.
+        measure: (arm, seed, rate that the arm's first seed chose, None for that one) -> figures and facts of a row.
+        alike: arms that no seed changes, which have the first alone.
+        say: gets a line a row.
+    """
+    for seed in range(seeds):
+        for arm in arms:
+            if ledger.find(arm, seed) is not None or (seed and arm in alike):
+                continue
+            first = ledger.find(arm, 0) or {}
+            row = {"arm": arm, "seed": seed, **measure(arm, seed, first.get("rate"))}
+            ledger.add(row)
+            say(f"{arm}, seed {seed}: " + ", ".join(f"{name} {value:.4g}" for name, value in row["figures"].items()))
 
 
 def table(ledger: Ledger, columns: Mapping[str, str], arms: Sequence[str]) -> str:

@@ -47,8 +47,14 @@ class Trained(NamedTuple):
     rate: float
     updates: int
     """Until the best validation."""
+    parameters: int
     seconds: float
     """Of the process' CPUs, for all updates and validations until it stopped."""
+
+    def told(self, figures: dict[str, float]) -> dict[str, float]:
+        """The figures of a training beside those of its model, and what a row says of it."""
+        figures |= {"parameters": self.parameters, "updates": self.updates, "CPU s": self.seconds}
+        return {"rate": self.rate, "validation": self.score}
 
 
 def train(
@@ -95,7 +101,7 @@ def train(
             break
     model.load_state_dict(weights)
     model.eval()
-    return Trained(best, rate, at, time.process_time() - began)
+    return Trained(best, rate, at, sum(one.numel() for one in model.parameters()), time.process_time() - began)
 
 
 def validated(model: nn.Module, validate: Callable[[], float]) -> float:

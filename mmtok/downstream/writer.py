@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmtok.downstream.layers import Layer, ModelConfig
+from mmtok.downstream.layers import ModelConfig, ReadingLayer
 
 
 class Codes(nn.Module):
@@ -37,8 +37,8 @@ class Writer(nn.Module):
         super().__init__()
         self.sizes = sizes
         self.codes = Codes(sizes, config.width)
-        self.levels = nn.Parameter(torch.randn(len(sizes), config.width) * 0.02)
-        self.layers = nn.ModuleList(Layer(config, reads=True) for _ in range((config.depth + 1) // 2))
+        self.depths = nn.Parameter(torch.randn(len(sizes), config.width) * 0.02)
+        self.layers = nn.ModuleList(ReadingLayer(config) for _ in range((config.depth + 1) // 2))
         self.norm = nn.LayerNorm(config.width)
         self.heads = nn.ModuleList(nn.Linear(config.width, size) for size in sizes)
 
@@ -58,10 +58,10 @@ class Writer(nn.Module):
         places = min(length + 1, len(self.sizes))
         before = self.codes(prefix[..., : places - 1])
         x = torch.cat([before.new_zeros(batch, texts, 1, before.shape[-1]), before], 2)
-        x = x + self.levels[:places] + context[:, :, None]
+        x = x + self.depths[:places] + context[:, :, None]
         mask = torch.ones(1, places, places, dtype=torch.bool, device=x.device).tril()
         for layer in self.layers:
-            x = layer.reading(x, mask, memory, seen)
+            x = layer(x, mask, memory, seen)
         return self.norm(x)
 
     def nats(self, ids: Tensor, context: Tensor, memory: Tensor, seen: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from datamodules.interactions import Interactions
 from mmtok.corpus import Corpus, Trie
 from mmtok.downstream.histories import Histories, leave_last_out
 from mmtok.downstream.layers import ModelConfig
+from mmtok.downstream.names import dealt
 from mmtok.downstream.recommend import (
     ARMS,
     COLUMNS,
@@ -16,7 +17,6 @@ from mmtok.downstream.recommend import (
     SEMANTIC,
     RecommendConfig,
     answer,
-    dealt,
     prepare,
     recommend,
     settings,

@@ -1,0 +1,89 @@
+"""What the tasks `recommend` and `retrieve` of `mmtok evaluate` share: a corpus, settings, a file of figures."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from mmtok.corpus import Corpus
+
+T = TypeVar("T")
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--items": {"metavar": "SET", "help": "shard set of the items (default: the run's)"},
+    "--seeds": {"type": int, "default": 3, "metavar": "N", "help": "seeds of every arm (default %(default)s)"},
+    "--ask": {
+        "action": "append",
+        "default": [],
+        "metavar": "NAME=VALUE",
+        "help": "a setting of the models and their training: updates=300, rates=[0.003]; a wrong name lists all",
+    },
+}
+"""Of both tasks."""
+
+
+def settings_of(words: Sequence[str], cls: type[T], task: str) -> T:
+    """`NAME=VALUE`s as the settings of a task.
+
+    Raises:
+        ConfigError: one is not written so, or is no setting.
+    """
+    import yaml
+
+    from mmtok.schema import ConfigError, parse
+
+    found = {}
+    for word in words:
+        name, mark, value = word.partition("=")
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--ask {word}: '{value}' is no value of YAML.") from error
+        if not mark:
+            raise ConfigError(f"--ask {word}: write NAME=VALUE, for example updates=300.")
+        if isinstance(found[name], str):  # YAML reads 3e-3 as a word
+            found[name] = _number(found[name])
+    return parse(cls, found, label=task)
+
+
+def _number(word: str) -> str | float:
+    try:
+        return float(word)
+    except ValueError:
+        return word
+
+
+def corpus_of(args: argparse.Namespace) -> tuple[Corpus, Path]:
+    """The corpus that `args.run` names, and the folder its figures go into."""
+    from mmtok.corpus import PARQUET, Corpus
+
+    path = Path(args.run)
+    if path.suffix == ".parquet" or (path / PARQUET).is_file():
+        folder = path if path.is_dir() else path.parent
+        return Corpus.load(path), folder
+    raise ValueError(f"{path} is no corpus of codes. Write one: mmtok export RUN OUT --items SHARDS.")
+
+
+def begin(args: argparse.Namespace, folder: Path, name: str) -> tuple[Path, str]:
+    """The file of figures, which can be written, and the device.
+
+    Raises:
+        ValueError: an option that has no meaning here.
+    """
+    import torch
+
+    from mmtok.cli.reconstruct import check_writable
+    from mmtok.loading import check_device
+
+    for option in ("shards", "samples"):
+        if getattr(args, option) is not None:
+            raise ValueError(f"--{option} is of --task reconstruct, and this is --task {args.task}. Leave it out.")
+    if args.seeds < 1:
+        raise ValueError(f"--seeds={args.seeds} must be at least 1.")
+    device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    check_device(device)
+    target = args.out or folder / "evaluation" / f"{name}.json"
+    check_writable(target)
+    return target, device
