@@ -298,7 +298,8 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _load_yaml(text: str, where: str) -> Any:
+def load_yaml(text: str, where: str) -> Any:
+    """A value as YAML; messages say where it stands."""
     try:
         return yaml.load(text, _Loader)  # a SafeLoader
     except ConfigError as error:
@@ -308,7 +309,7 @@ def _load_yaml(text: str, where: str) -> Any:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    tree = _load_yaml(path.read_text(encoding="utf-8"), str(path))
+    tree = load_yaml(path.read_text(encoding="utf-8"), str(path))
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold a mapping of blocks, got {type(tree).__name__}.")
     return tree
@@ -318,7 +319,7 @@ def _override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigError(f"'{text}' is no key=value. Example: optim.lr=1e-4.")
-    leaf: Any = _load_yaml(value, f"the value of {key}") if value else None
+    leaf: Any = load_yaml(value, f"the value of {key}") if value else None
     for part in reversed(key.split(".")):
         leaf = {part: leaf}
     return leaf

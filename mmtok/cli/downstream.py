@@ -30,29 +30,16 @@ def settings_of(words: Sequence[str], cls: type[T], task: str) -> T:
     Raises:
         ConfigError: one is not written so, or is no setting.
     """
-    import yaml
-
+    from mmtok.config import load_yaml
     from mmtok.schema import ConfigError, parse
 
     found = {}
     for word in words:
         name, mark, value = word.partition("=")
-        try:
-            found[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--ask {word}: '{value}' is no value of YAML.") from error
         if not mark:
             raise ConfigError(f"--ask {word}: write NAME=VALUE, for example updates=300.")
-        if isinstance(found[name], str):  # YAML reads 3e-3 as a word
-            found[name] = _number(found[name])
+        found[name] = load_yaml(value, f"--ask {name}")
     return parse(cls, found, label=task)
-
-
-def _number(word: str) -> str | float:
-    try:
-        return float(word)
-    except ValueError:
-        return word
 
 
 def corpus_of(args: argparse.Namespace) -> tuple[Corpus, Path]:
