@@ -3,6 +3,7 @@
   mmtok export runs/vqgan out/image-f16
   mmtok export runs/codec out/voices --encoder-only --prefix voice --layout parallel
   mmtok export runs/codec --as hf-dac -o models/codec
+  mmtok export runs/bpe out/text                       # a vocabulary: AutoTokenizer.from_pretrained(OUT)
 
 A bundle is a folder with weights, sources, the contract with a language model (token_spec.json), golden inputs and a
 card; transformers loads it where mmtok is absent: AutoModel.from_pretrained(OUT, trust_remote_code=True). With --as,
@@ -14,9 +15,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmtok.cli.files import refuse_existing
+
+if TYPE_CHECKING:
+    from mmtok.export.provenance import Provenance
+    from mmtok.tokenizers.subword import SubwordTokenizer
 
 BUNDLE_ONLY = (
     "encoder_only",
@@ -70,8 +75,11 @@ def native(args: argparse.Namespace, out: Path) -> int:
     from mmtok.export.folder import CONFIG, PREPROCESSOR, write_native
     from mmtok.export.formats import WRITTEN
     from mmtok.loading import load
+    from mmtok.tokenizers.fitted import FittedTokenizer
 
     tokenizer = load(args.tokenizer, raw=args.raw)
+    if isinstance(tokenizer, FittedTokenizer):
+        raise ValueError(f"--as {args.form} is for what was trained, and {args.tokenizer} was fitted. Leave --as out.")
     form = WRITTEN[args.form]
     targets = {Path(name): out / name for name in (form.WEIGHTS, PREPROCESSOR, CONFIG)}
     refuse_existing(targets, args.overwrite)
@@ -80,16 +88,34 @@ def native(args: argparse.Namespace, out: Path) -> int:
     return 0
 
 
+def vocabulary(args: argparse.Namespace, out: Path, tokenizer: SubwordTokenizer, provenance: Provenance) -> int:
+    """A tokenizer of text that was fitted: what it holds is read by others as it stands."""
+    from mmtok.export.text import write_text
+
+    if given := [name for name in BUNDLE_ONLY if getattr(args, name)]:
+        raise ValueError(f"--{given[0].replace('_', '-')} is for bundles, and a vocabulary of text is exported whole.")
+    write_text(tokenizer, out, provenance=provenance, overwrite=args.overwrite)
+    size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
+    count = tokenizer.spec.codebook_sizes[0]
+    print(f"{args.tokenizer} -> {out}: {count:,} tokens, {size:.1f} MB, tokenizer {tokenizer.fingerprint()}")
+    print(f"AutoTokenizer.from_pretrained({str(out)!r}); mmtok verify {quote(str(out))}")
+    return 0
+
+
 def bundle(args: argparse.Namespace, out: Path) -> int:
     from mmtok.export.bundle import Part, write_bundle
     from mmtok.export.golden import read_golden
     from mmtok.export.provenance import read_origin
     from mmtok.export.token_spec import TokenSpec
+    from mmtok.tokenizers.subword import SubwordTokenizer
+
+    tokenizer, provenance = read_origin(args.tokenizer, raw=args.raw)
+    if isinstance(tokenizer, SubwordTokenizer):
+        return vocabulary(args, out, tokenizer, provenance)
 
     part: Part = "encoder" if args.encoder_only else "decoder" if args.decoder_only else "both"
     contract = inherited(Path(args.tokenizer)) | choices(args)
     prefix = contract.pop("prefix", "")
-    tokenizer, provenance = read_origin(args.tokenizer, raw=args.raw)
     write_bundle(
         tokenizer,
         out,

@@ -33,10 +33,10 @@ def card(tokenizer: Tokenizer, spec: TokenSpec, part: str, made: Provenance, nam
         "",
         *_meaning(tokenizer, spec, part),
         "",
-        *_measured(made.evaluations),
+        *measured(made.evaluations),
         "## Where it comes from",
         "",
-        *_origin(spec, made),
+        *origin(spec.fingerprint, made),
         "",
         "## What is promised",
         "",
@@ -77,7 +77,8 @@ def _meaning(tokenizer: Tokenizer, spec: TokenSpec, part: str) -> Iterator[str]:
             yield f"| {key} | {value} |"
 
 
-def _measured(evaluations: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def measured(evaluations: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Lines on each evaluation."""
     if not evaluations:
         return
     yield "## What was measured"
@@ -92,13 +93,14 @@ def _measured(evaluations: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     yield ""
 
 
-def _origin(spec: TokenSpec, made: Provenance) -> Iterator[str]:
+def origin(fingerprint: str, made: Provenance) -> Iterator[str]:
+    """Lines on where weights come from."""
     yield f"- exported from: `{made.source or 'an object in memory'}`"
     if made.step is not None:
         yield f"- trained for {made.step:,} updates by mmtok {made.mmtok or 'of unknown version'}; {made.weights}"
     if made.commit:
         yield f"- exported by the sources at commit `{made.commit}`"
-    yield f"- fingerprint of the weights: `{spec.fingerprint}`"
+    yield f"- fingerprint of the weights: `{fingerprint}`"
     if made.config:
         yield "- configuration:"
         yield ""

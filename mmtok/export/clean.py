@@ -1,7 +1,7 @@
 """What `mmtok verify` runs by its path in a process of its own: a bundle in transformers, where mmtok is absent.
 
 Says nothing of right or wrong: it writes what came out, and the caller, who has the promise, compares.
-Usage: python -I clean.py BUNDLE RESULT ABSENT,...
+Usage: python -I clean.py model|text FOLDER RESULT ABSENT,...
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Without:
         return getattr(self.finder, name)
 
 
-def compute(bundle: str) -> dict[str, Any]:
-    """Tensors {item.name} that the model of a bundle makes of its golden inputs."""
+def of_model(bundle: str, result: str) -> None:
+    """Write tensors {item.name} that the model of a bundle makes of its golden inputs."""
     import torch
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file, save_file
     from transformers import AutoModel, AutoProcessor
 
     torch.set_num_threads(1)
@@ -54,21 +54,42 @@ def compute(bundle: str) -> dict[str, Any]:
             extras = {name[7:]: value for name, value in own.items() if name.startswith("extras.")}
             codes = codes_of(own["ids"], own["lengths"], own["source_size"], grid=grid, extras=extras)
             out[f"{number}.decoded"] = model.decode(codes)
-    return out
+    save_file({name: value.clone().contiguous() for name, value in out.items()}, result)
 
 
-def main(bundle: str, result: str, absent: str) -> int:
-    """Write the tensors, or say in one line what went wrong."""
+def of_text(folder: str, result: str) -> None:
+    """Write what the tokenizer of a folder makes of its golden texts, read as text and as it reads them by itself, and
+    what it makes of their ids.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with open(f"{folder}/golden.json", encoding="utf-8") as file:
+        items = json.load(file)["items"]
+    out = [
+        {
+            "ids": tokenizer(item["text"], split_special_tokens=True).input_ids,
+            "own": tokenizer(item["text"]).input_ids,
+            "back": tokenizer.decode(item["ids"]),
+        }
+        for item in items
+    ]
+    with open(result, "w", encoding="utf-8") as file:
+        json.dump({"vocabulary": len(tokenizer), "items": out}, file)
+
+
+COMPUTED = {"model": of_model, "text": of_text}
+
+
+def main(what: str, folder: str, result: str, absent: str) -> int:
+    """Write what comes out, or say in one line what went wrong."""
     sys.meta_path[:] = [Without(finder, absent.split(",")) for finder in sys.meta_path]
-    from safetensors.torch import save_file
-
     try:
-        out = compute(bundle)
+        COMPUTED[what](folder, result)
     except Exception as error:  # whatever the code of a bundle may raise is what is looked for
         text = str(error).strip() or "no message"
         print(f"{type(error).__name__}: {text.splitlines()[0]}")
         return 1
-    save_file({name: value.clone().contiguous() for name, value in out.items()}, result)
     return 0
 
 

@@ -1,7 +1,8 @@
 """Folders of a `config.json` and weights in safetensors: a tokenizer as `mmtok import` leaves it, or a model of another
 library (`formats.py`). `read_model` reads both. Nothing is unpickled.
 
-Ours has `model_type: mmtok`, and the blocks `tokenizer` and `quantizer` of a recipe beside the state they build.
+Ours has `model_type: mmtok`, and the blocks `tokenizer` and `quantizer` of a recipe beside the state they build. A
+vocabulary of text is another folder of ours, which transformers reads without a config.json (`text_folder.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from mmtok.export.plugins import load_trusted, refuse_unknown
 from mmtok.export.reading import CONFIG, PREPROCESSOR, read_folder
 from mmtok.export.reading import TRANSFORMERS_WEIGHTS as WEIGHTS
 from mmtok.export.sealed import refuse_changed
+from mmtok.export.text_folder import FILE as TEXT
+from mmtok.export.text_folder import read_text
 from mmtok.export.token_spec import FILE as TOKEN_SPEC
 from mmtok.schema import read_json, to_plain
 from mmtok.tensorfile import write_tensors
@@ -30,9 +33,14 @@ OURS = "mmtok"
 """`model_type` of folders written here."""
 
 
+def marker_of(path: str | Path) -> str | None:
+    """The file that says what a folder holds; None where there is none. Run directories have neither."""
+    return next((name for name in (TEXT, CONFIG) if (Path(path) / name).is_file()), None)
+
+
 def is_model(path: str | Path) -> bool:
-    """Whether a path is a folder of this kind; run directories have no config.json."""
-    return (Path(path) / CONFIG).is_file()
+    """Whether a path is a folder of this kind."""
+    return marker_of(path) is not None
 
 
 def read_model(path: str | Path, form: str | None = None, *, plugins: bool = True) -> Tokenizer:
@@ -48,6 +56,8 @@ def read_model(path: str | Path, form: str | None = None, *, plugins: bool = Tru
             expressed; says which and why.
     """
     folder = Path(path)
+    if form is None and marker_of(folder) == TEXT:
+        return read_text(folder)
     named = None if form else read_json(folder / CONFIG)
     ours = named is not None and named.get("model_type") == OURS
     if ours:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmtok.export.folder import CONFIG, is_model
+from mmtok.export.folder import CONFIG, is_model, marker_of
 from mmtok.loading import load, open_checkpoint, tokenizer_of
 from mmtok.schema import read_json
 from mmtok.tokenizers.base import Tokenizer
@@ -28,9 +28,9 @@ class Provenance:
     source: str = ""
     """What was exported."""
     step: int | None = None
-    """Updates it was trained for."""
+    """Updates it was trained for; None of one that was fitted."""
     weights: str = ""
-    """Which of them: their moving average, or as trained."""
+    """Which of them: their moving average, as trained, or fitted."""
     mmtok: str = ""
     """Version that trained it."""
     commit: str = ""
@@ -41,6 +41,8 @@ class Provenance:
     """Name -> what an evaluation of these weights found."""
     plugins: tuple[str, ...] = ()
     """Modules that register names of its configuration."""
+    sample: Mapping[str, Any] = field(default_factory=dict)
+    """Of a tokenizer that was fitted: on what, with its hash."""
 
 
 class Origin(NamedTuple):
@@ -60,18 +62,21 @@ def read_origin(path: str | Path, *, raw: bool = False) -> Origin:
     if is_model(path):
         return Origin(load(path), _of_folder(Path(path), name))
     found = open_checkpoint(path)
-    settings = found.content["mmtok"]["config"]
-    step = int(found.content["global_step"])
-    averaged = bool(settings["optim"]["ema"]) and not raw
+    about = found.content["mmtok"]
+    settings = about["config"]
+    fitted = "optim" not in settings
+    step = None if fitted else int(found.content["global_step"])
+    averaged = not fitted and bool(settings["optim"]["ema"]) and not raw
     made = Provenance(
         source=name,
         step=step,
-        weights="moving average" if averaged else "as trained",
-        mmtok=str(found.content["mmtok"].get("version", "")),
+        weights="fitted" if fitted else "moving average" if averaged else "as trained",
+        mmtok=str(about.get("version", "")),
         commit=_commit(),
         config=settings,
         evaluations=_evaluations(found.path.parent.parent / "evaluation", step, raw),
         plugins=tuple(settings["plugins"]),
+        sample=about.get("sample", {}),
     )
     return Origin(tokenizer_of(found.content, raw=raw), made)
 
@@ -82,6 +87,7 @@ def published(made: Provenance) -> Provenance:
         made,
         source=without_places(made.source),
         config=without_places(made.config),
+        sample=without_places(made.sample),
         evaluations=without_places(made.evaluations),
     )
 
@@ -100,17 +106,18 @@ def without_places(value: Any) -> Any:
 
 
 def _of_folder(folder: Path, name: str) -> Provenance:
-    config = read_json(folder / CONFIG)
+    config = read_json(folder / (marker_of(folder) or CONFIG))
     file = folder / EVALUATION
     evaluations = read_json(file) if file.is_file() else {}
     source = str(config.get("source") or name)
     return Provenance(source, commit=_commit(), evaluations=evaluations, plugins=tuple(config.get("plugins", ())))
 
 
-def _evaluations(folder: Path, step: int, raw: bool) -> dict[str, Any]:
-    """Those of these weights, by name, the run's own validation set first."""
-    files = [file for file in folder.glob(f"*step-{step}.json") if ("-raw-" in file.name) == raw]
-    files.sort(key=lambda file: (not file.name.startswith(("step-", "val-")), file.name))
+def _evaluations(folder: Path, step: int | None, raw: bool) -> dict[str, Any]:
+    """Those of these weights, by name, the run's own validation set first; all of what was fitted once."""
+    found = folder.glob("*.json" if step is None else f"*step-{step}.json")
+    files = [file for file in found if step is None or ("-raw-" in file.name) == raw]
+    files.sort(key=lambda file: (not file.name.startswith(("step-", "val-", "val.")), file.name))
     return {file.stem: read_json(file) for file in files}
 
 

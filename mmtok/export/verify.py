@@ -9,19 +9,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from mmtok.export import clean
 from mmtok.export.bundle import (
     CARD,
     CODEBOOK,
@@ -33,45 +27,20 @@ from mmtok.export.bundle import (
 )  # fmt: skip
 from mmtok.export.folder import CONFIG, OURS, PREPROCESSOR, WEIGHTS, read_model
 from mmtok.export.golden import FACTS, TENSORS, Golden, differences, ids_sha256, read_golden
-from mmtok.export.sealed import MANIFEST, VERSION, changed
+from mmtok.export.promises import Broken, Step, look_at, manifest_kept, strangers, where_mmtok_is_absent
+from mmtok.export.sealed import MANIFEST
 from mmtok.export.sources import SAFE, imports_of
+from mmtok.export.text_folder import FILE as TEXT
 from mmtok.export.token_spec import FILE as TOKEN_SPEC
 from mmtok.export.token_spec import TokenSpec
+from mmtok.export.verify_text import verify_text
 from mmtok.schema import read_json
 from mmtok.tokenizers.base import Tokenizer, evaluating
 
-PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz"}
-"""Endings of files that could run code when they are read."""
 NEEDED = (
     CONFIG, WEIGHTS, TOKEN_SPEC, PREPROCESSOR, CODEBOOK, TENSORS, FACTS, CARD, LICENSE, "modeling_mmtok.py",
     "configuration_mmtok.py", "processing_mmtok.py", "mmtok_parts.py",
 )  # fmt: skip
-ABSENT = (
-    "mmtok",
-    "datamodules",
-    "lightning",
-    "lightning_fabric",
-    "pytorch_lightning",
-    "omegaconf",
-    "wandb",
-    "webdataset",
-)
-"""Packages that the clean process lacks."""
-
-PATIENCE = 1800.0
-"""Seconds that the clean process may take."""
-
-
-class Broken(NamedTuple):
-    """A promise that is not kept."""
-
-    promise: str
-    """Its name: "files", "weights", "golden codes", ..."""
-    reason: str
-    """What was found, and where."""
-
-    def __str__(self) -> str:
-        return f"{self.promise}: {self.reason}"
 
 
 class _Bundle:
@@ -83,9 +52,6 @@ class _Bundle:
         self.spec: TokenSpec
         self.tokenizer: Tokenizer
         self.golden: list[Golden] = []
-
-
-Check = Callable[[_Bundle], Iterator[str]]
 
 
 def verify(path: str | Path, *, say: Callable[[str], None] = lambda line: None, run_code: bool = True) -> list[Broken]:
@@ -100,59 +66,24 @@ def verify(path: str | Path, *, say: Callable[[str], None] = lambda line: None, 
     Raises:
         ValueError: the path is no bundle at all.
     """
-    bundle = _Bundle(Path(path), run_code)
-    if not bundle.folder.is_dir() or not any((bundle.folder / name).is_file() for name in (MANIFEST, CONFIG)):
+    folder = Path(path)
+    if not folder.is_dir() or not any((folder / name).is_file() for name in (MANIFEST, CONFIG)):
         raise ValueError(f"{path} is no bundle: it has no {MANIFEST}. Write one: mmtok export TOKENIZER OUT.")
-    for step in (*_STEPS, _RESULTS if run_code else _RESULTS[:-1]):
-        broken = []
-        for promise, check in step:
-            found = [Broken(promise, reason) for reason in _looked(check, bundle)]
-            broken += found
-            if not found:
-                none = promise == "programs" and not any(bundle.folder.glob("*.pt2"))
-                say(f"{promise}: " + ("none" if none else "kept"))
-        if broken:
-            return broken
-    return []
-
-
-def _looked(check: Check, bundle: _Bundle) -> list[str]:
-    try:
-        return list(check(bundle))
-    except KeyError as error:
-        return [f"a file lacks {error}"]
-    except (ValueError, TypeError, IndexError, AttributeError, OSError, RuntimeError, SafetensorError) as error:
-        return [str(error).strip() or type(error).__name__]
+    if (folder / TEXT).is_file():
+        return verify_text(folder, say)
+    results = _RESULTS if run_code else _RESULTS[:-1]
+    programs = any(folder.glob("*.pt2"))
+    return look_at(
+        _Bundle(folder, run_code), (*_STEPS, results), say, lambda promise: promise == "programs" and not programs
+    )
 
 
 def _manifest(bundle: _Bundle) -> Iterator[str]:
-    file = bundle.folder / MANIFEST
-    if not file.is_file():
-        yield f"there is no {MANIFEST}, so nothing says what the files should be"
-        return
-    content = read_json(file)
-    if content["version"] != VERSION:
-        yield f"{MANIFEST} has version {content['version']}, and this mmtok reads {VERSION}"
-        return
-    listed: Mapping[str, Any] = content["files"]
-    yield from (f"{name} is not in {MANIFEST}, and every bundle has one" for name in NEEDED if name not in listed)
-    for name, facts in listed.items():
-        if Path(name).name != name:
-            yield f"{name} is missing"
-        elif said := changed(bundle.folder / name, facts):
-            yield said
+    yield from manifest_kept(bundle.folder, NEEDED)
 
 
 def _strangers(bundle: _Bundle) -> Iterator[str]:
-    """Files that could be run and that nobody vouches for."""
-    file = bundle.folder / MANIFEST
-    listed = read_json(file)["files"] if file.is_file() else ()
-    for path in sorted(bundle.folder.rglob("*")):
-        name = path.relative_to(bundle.folder).as_posix()
-        if path.suffix in PICKLES:
-            yield f"{name} is a pickle, or can hold one, which could run anything when it is read"
-        elif listed and name not in listed and path.suffix in (".py", ".pt2", ".safetensors", ".so"):
-            yield f"{name} is not in {MANIFEST}"
+    yield from strangers(bundle.folder)
 
 
 def _config(bundle: _Bundle) -> Iterator[str]:
@@ -253,39 +184,24 @@ def _in_transformers(bundle: _Bundle) -> Iterator[str]:
         yield "transformers is not installed here, so it cannot be tried. Install it, or give --no-code"
         return
     plugins = {name.split(".")[0] for name in bundle.config.get("plugins", ())}
-    with tempfile.TemporaryDirectory() as scratch:
-        result = Path(scratch) / "result.safetensors"
-        command = [sys.executable, "-I", clean.__file__, str(bundle.folder.resolve()), str(result)]
-        # Nothing is fetched, and no copy of this bundle's code that lay in a cache takes its place.
-        environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": scratch, "OMP_NUM_THREADS": "1"}
-        command.append(",".join([*ABSENT, *sorted(plugins)]))
-        try:
-            done = subprocess.run(
-                command, env=environment, cwd=scratch, capture_output=True, text=True, timeout=PATIENCE, check=False
-            )
-        except subprocess.TimeoutExpired:
-            yield f"where mmtok is absent, AutoModel did not finish within {PATIENCE:g} s"
-            return
-        if done.returncode:
-            said = (done.stdout.strip() or done.stderr.strip() or "it ended without a word").splitlines()[-1]
-            yield f"where mmtok is absent, AutoModel cannot use it: {said}"
-            return
-        found = load_file(result)
+    found, wrong = where_mmtok_is_absent(bundle.folder, "model", sorted(plugins), load_file)
+    if wrong:
+        yield wrong
+        return
     for number, item in enumerate(bundle.golden):
         own = {name: found.get(f"{number}.{name}") for name in ("ids", "z", "decoded")}
         if said := differences(item, **own):
             yield f"of item {number}, with its own sources, {said}"
 
 
-_STEPS: tuple[tuple[tuple[str, Check], ...], ...] = (
+_STEPS: tuple[Step[_Bundle], ...] = (
     (("files", _manifest), ("no strangers", _strangers)),
     (("configuration", _config),),
     (("weights", _weights),),
     (("token spec", _spec),),
     (("preprocessing", _preprocessor), ("codebooks", _codebook), ("usage", _usage), ("sources", _sources)),
 )
-"""Each step builds on those before it."""
-_RESULTS: tuple[tuple[str, Check], ...] = (
+_RESULTS: Step[_Bundle] = (
     ("golden codes", _golden),
     ("programs", _programs),
     ("transformers", _in_transformers),

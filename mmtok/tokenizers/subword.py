@@ -30,6 +30,8 @@ from mmtok.tokenizers.engine import (
 from mmtok.tokenizers.fitted import FittedConfig, FittedTokenizer
 from mmtok.tokenizers.texts import check_texts, read_text, write_text
 
+TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+"""What transformers reads of a vocabulary."""
 _WITHOUT_EFFECT = {
     "bytes": ("vocab_size", "alphabet", "split", "digits", "min_frequency", "max_token_length"),
     "unigram": ("min_frequency",),
@@ -202,13 +204,13 @@ class SubwordTokenizer(FittedTokenizer):
 
     def save_engine(self, folder: Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, which `AutoTokenizer` and `mmtok vocab merge` read."""
+        self.require_fitted()
         folder.mkdir(parents=True, exist_ok=True)
-        self.engine.save(str(folder / "tokenizer.json"), pretty=False)
+        (folder / TOKENIZER).write_bytes(self.model.cpu().numpy().tobytes())
         settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
         if self.config.special:
             settings["eos_token"] = self.config.special[0]
-        text = json.dumps(settings, indent=1) + "\n"
-        (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+        (folder / TOKENIZER_CONFIG).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
     def is_control(self) -> Tensor:
         """(V,) bool: special and reserved tokens."""

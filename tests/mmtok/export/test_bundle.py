@@ -14,9 +14,10 @@ from mmtok.cli import main
 from mmtok.export import clean
 from mmtok.export.bundle import write_bundle
 from mmtok.export.golden import differences, golden, inputs
+from mmtok.export.promises import ABSENT
 from mmtok.export.provenance import Provenance, read_origin
 from mmtok.export.token_spec import Layout, TokenSpec
-from mmtok.export.verify import ABSENT, verify
+from mmtok.export.verify import verify
 from mmtok.export.vocab_map import FILE, Vocabulary
 from mmtok.tokenizers import build_tokenizer
 from mmtok.tokenizers.pixels import to_pil

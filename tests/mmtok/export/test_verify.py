@@ -244,9 +244,9 @@ def test_a_sound_bundle_keeps_all_promises_in_a_clean_process(whole, capsys):
 
 def test_a_process_that_does_not_end_is_a_broken_promise(whole, monkeypatch):
     pytest.importorskip("transformers")
-    monkeypatch.setattr("mmtok.export.verify.PATIENCE", 0.01)
+    monkeypatch.setattr("mmtok.export.promises.PATIENCE", 0.01)
     assert [str(item) for item in verify(whole)] == [
-        "transformers: where mmtok is absent, AutoModel did not finish within 0.01 s"
+        "transformers: where mmtok is absent, transformers did not finish within 0.01 s"
     ]
 
 
@@ -271,7 +271,7 @@ def test_sources_that_do_not_load_are_caught(bundle, capsys):
     edit_source(bundle, "mmtok_parts.py", "import build_exported", "import build_all")
     seal(bundle)
     assert main(["verify", str(bundle)]) == 1
-    assert "AutoModel cannot use it: ImportError" in capsys.readouterr().out
+    assert "transformers cannot use it: ImportError" in capsys.readouterr().out
 
 
 def test_what_is_no_bundle_is_no_broken_one(tmp_path, capsys):
