@@ -237,6 +237,17 @@ class Sample:
             "languages": {name: vars(one) for name, one in self.languages.items()},
         }
 
+    def told(self) -> list[str]:
+        """Lines about it, for people."""
+        lines = [
+            f"{name}: {one.documents:,} documents, {one.bytes / 1e6:.1f} of {one.of_bytes / 1e6:.1f} MB"
+            for name, one in self.languages.items()
+        ]
+        if self.bad:
+            lines.append(f"WARNING: {len(self.bad)} documents could not be read. Look: mmtok shards verify.")
+        size = sum(one.bytes for one in self.languages.values())
+        return [*lines, f"sample of {size / 1e6:.1f} MB, sha256 {self.sha256[:16]}"]
+
 
 def share_out(sizes: dict[str, int], budget: float, temperature: float) -> dict[str, float]:
     """Bytes of each language: budget x size^(1/T) / sum, where a language that has less leaves the rest to the others.

@@ -75,11 +75,9 @@ class RunConfig:
                 f"data.batch_size={self.data.batch_size} does not divide into "
                 f"trainer.accumulate={self.trainer.accumulate} parts."
             )
-        for name in ("sample_rate", "channels"):
+        for name in ("sample_rate", "channels", "width"):
             # Convolutions know no rate: at another one they learn, and the codec is wrong without a word.
-            wanted, given = getattr(self.tokenizer, name, None), getattr(self.data, name, None)
-            if wanted is not None and given is not None and wanted != given:
-                raise ConfigError(f"data.{name}={given} is not tokenizer.{name}={wanted}. Set both to one value.")
+            check_equal(self.tokenizer, self.data, name)
         if self.adversary is not None and self.adversary.adaptive and "decoder" in self.optim.freeze:
             raise ConfigError("adversary.adaptive measures gradients at the decoder, and optim.freeze has frozen it.")
 
@@ -92,6 +90,8 @@ class FitConfig:
     """What is fitted."""
     data: DataConfig
     """Where samples come from, and how many of them."""
+    quantizer: QuantizerConfig | None = None
+    """Latents to codes, where they are fitted by clustering; its `dim` is filled in. A vocabulary of text has none."""
     threads: int = 0
     """Of the engine; 0 takes one a core."""
     run_dir: str = ""
@@ -104,6 +104,18 @@ class FitConfig:
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise ConfigError(f"threads={self.threads} must be at least 0; 0 takes one a core.")
+        check_equal(self.tokenizer, self.data, "width")
+
+
+def check_equal(tokenizer: TokenizerConfig, data: DataConfig, name: str) -> None:
+    """Refuse a tokenizer and data that say different things of the signals.
+
+    Raises:
+        ConfigError: names both.
+    """
+    wanted, given = getattr(tokenizer, name, None), getattr(data, name, None)
+    if wanted is not None and given is not None and wanted != given:
+        raise ConfigError(f"data.{name}={given} is not tokenizer.{name}={wanted}. Set both to one value.")
 
 
 AnyConfig = RunConfig | FitConfig
@@ -173,7 +185,10 @@ def parse_any(tree: Mapping[str, Any]) -> AnyConfig:
     if not _is_fitted(tree):
         return parse_config(tree)
     tokenizer = convert_block(TokenizerConfig, tree["tokenizer"], "tokenizer")
-    return parse(FitConfig, {**tree, "tokenizer": tokenizer}, label="a fitted recipe")
+    filled = {"tokenizer": tokenizer}
+    if tree.get("quantizer") is not None:
+        filled["quantizer"] = convert_block(QuantizerConfig, tree["quantizer"], "quantizer", dim=tokenizer.dim)
+    return parse(FitConfig, {**tree, **filled}, label="a fitted recipe")
 
 
 def _is_fitted(tree: Mapping[str, Any]) -> bool:

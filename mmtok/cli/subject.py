@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from mmtok.evaluation.heldout import HeldOut
     from mmtok.tokenizers.base import Tokenizer
 
-KINDS = {"pictures": "mmtok.cli.pictures", "sounds": "mmtok.cli.sounds", "texts": "mmtok.cli.texts"}
+KINDS = {
+    "pictures": "mmtok.cli.pictures", "sounds": "mmtok.cli.sounds", "texts": "mmtok.cli.texts",
+    "vectors": "mmtok.cli.vectors",
+}  # fmt: skip
 """Kind of signals, as messages name it -> the module that measures it, a `Kind`. The first that takes a tokenizer does
 it."""
 

@@ -7,8 +7,11 @@ from mmtok.evaluation.audio_modality import AudioModality
 from mmtok.evaluation.image_modality import ImageModality
 from mmtok.evaluation.modality import Modality
 from mmtok.evaluation.text_modality import TextModality
+from mmtok.evaluation.vector_modality import VectorModality
 
-MODALITIES: dict[str, Modality] = {"image": ImageModality(), "audio": AudioModality(), "text": TextModality()}
+MODALITIES: dict[str, Modality] = {
+    "image": ImageModality(), "audio": AudioModality(), "text": TextModality(), "vector": VectorModality(),
+}  # fmt: skip
 """A plugin adds its own."""
 
 

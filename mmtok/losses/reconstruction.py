@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,19 +30,24 @@ class L1(Loss):
 
 @dataclass(frozen=True, kw_only=True)
 class L2Config(LossConfig):
-    pass
+    reduce: Literal["mean", "sum"] = "mean"
+    """Over the elements of an item; items are averaged. A sum is what vectors of hundreds of channels want beside a
+    commitment, which is a mean over the latent's few (downstream.md 4)."""
 
 
 @register_loss("l2", L2Config)
 class L2(Loss):
-    """Mean squared error."""
+    """Mean squared error, or the squared distance of whole items."""
+
+    config: L2Config
 
     def __init__(self, config: L2Config) -> None:
         super().__init__()
         self.config = config
 
     def forward(self, reconstruction: Tensor, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        return self.mean((reconstruction.float() - x.float()).square(), mask)
+        mean = self.mean((reconstruction.float() - x.float()).square(), mask)
+        return mean * x.shape[1:].numel() if self.config.reduce == "sum" else mean
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -170,6 +170,16 @@ class Quantizer(nn.Module):
         """Changes state by stats summed over ranks. Written by subclasses that set `learns`."""
         raise NotImplementedError
 
+    @torch.no_grad()
+    def fit(self, z: Tensor, seed: int = 0) -> None:
+        """Learn all codes from latents z (N, D) at once, by clustering; for tokenizers that are fitted, not trained.
+
+        Raises:
+            ValueError: the codes of this quantizer are no clusters.
+        """
+        name = quantizers.name_of(self.config)
+        raise ValueError(f"'{name}' has no codes that are fitted without training. Use vq, rq or pq, or train it.")
+
     def revive(self) -> bool:
         """Restart unused codes from now on, as the trainer asks at a collapse; False where no code could restart."""
         inner = [module for module in self.modules() if isinstance(module, Quantizer) and module is not self]

@@ -58,11 +58,63 @@ def kmeans(rows: Tensor, codes: Tensor, seed: int, iterations: int = 10) -> tupl
         return centres, codes.new_full((size,), count / size)
     centres = _spread(rows, size, torch.Generator().manual_seed(seed))
     for _ in range(iterations):
-        ids = nearest(rows, centres)
-        counts = rows.new_zeros(size).index_add_(0, ids, rows.new_ones(count))
-        sums = torch.zeros_like(centres).index_add_(0, ids, rows)
-        centres = (sums / counts[:, None].clamp(min=1)).where(counts[:, None] > 0, centres)
+        centres, counts, _ = _lloyd(rows, centres)
     return centres, counts
+
+
+def cluster(rows: Tensor, size: int, seed: int, iterations: int = 50) -> tuple[Tensor, Tensor]:
+    """K-means to its end: rows (N, D) -> centres (size, D), and how many rows each has (size,).
+
+    The first centres are those of k-means++ (Arthur and Vassilvitskii 2007), one drawn after the other. A centre that
+    has no rows is put on the row that lies farthest from its own. It ends where no row changes its centre.
+
+    Args:
+        rows: all of them; with no more rows than centres each is one, as in `kmeans`.
+        size: number of centres.
+        seed: of the first centres.
+        iterations: at most.
+
+    Raises:
+        ValueError: there are no rows.
+    """
+    count = rows.shape[0]
+    if count == 0:
+        raise ValueError("there is nothing to cluster: the sample is empty.")
+    if count <= size:
+        return kmeans(rows, rows.new_empty(size, rows.shape[1]), seed)
+    centres = _plus_plus(rows, size, torch.Generator().manual_seed(seed))
+    before: Tensor | None = None
+    for _ in range(iterations):
+        moved, counts, ids = _lloyd(rows, centres)
+        if before is not None and torch.equal(ids, before):
+            break
+        empty = (counts == 0).nonzero().flatten()
+        if len(empty):
+            distance = (rows - moved[ids]).square().sum(1)
+            moved[empty] = rows[distance.topk(len(empty)).indices]
+        centres, before = moved, ids
+    return centres, counts
+
+
+def _lloyd(rows: Tensor, centres: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One round: centres at the means of their rows, their numbers of rows (K,), and the centre (N,) of each row."""
+    ids = nearest(rows, centres)
+    counts = rows.new_zeros(len(centres)).index_add_(0, ids, rows.new_ones(len(rows)))
+    sums = torch.zeros_like(centres).index_add_(0, ids, rows)
+    return (sums / counts[:, None].clamp(min=1)).where(counts[:, None] > 0, centres), counts, ids
+
+
+def _plus_plus(rows: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """First centres (size, D), each drawn by the squared distance to the nearest one before."""
+    first = int(torch.randint(len(rows), (1,), generator=generator))
+    centres = [rows[first]]
+    distance = (rows - centres[0]).square().sum(1)
+    for draw in torch.rand(size - 1, generator=generator, dtype=torch.float64).tolist():
+        sums = distance.double().cumsum(0)
+        chosen = int(torch.searchsorted(sums, draw * sums[-1]).clamp(max=len(rows) - 1))
+        centres.append(rows[chosen])
+        distance = torch.minimum(distance, (rows - rows[chosen]).square().sum(1))
+    return torch.stack(centres)
 
 
 def _spread(rows: Tensor, size: int, generator: torch.Generator) -> Tensor:

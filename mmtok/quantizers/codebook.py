@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtok.quantizers.base import Context
-from mmtok.quantizers.cluster import kmeans, select, selection_keys
+from mmtok.quantizers.cluster import cluster, kmeans, select, selection_keys
 from mmtok.quantizers.entropy import weights
 from mmtok.quantizers.estimators import Gradient
 from mmtok.quantizers.lookup import Lookup, LookupConfig
@@ -119,6 +119,16 @@ class Codebook(Lookup):
         if not self._initialised():
             return max(size, min(8 * size, _INIT_ENTRIES // dim))
         return min(size, _RESTARTS) if self.restart else 0
+
+    @torch.no_grad()
+    def fit(self, z: Tensor, seed: int = 0) -> None:
+        if self.code_dim != z.shape[1]:
+            raise ValueError(f"code_dim={self.code_dim} needs a projection, which is trained. Leave it out to fit.")
+        codes, counts = cluster(self._normalise(z), len(self.codebook), seed)
+        self.codebook.copy_(self._normalise(codes))
+        self.usage.copy_(counts * (1 - self.learning.ema_decay))
+        self.updates.fill_(1)
+        self._started = True
 
     def absorb(self, stats: Mapping[str, Tensor]) -> None:
         if not self._initialised():

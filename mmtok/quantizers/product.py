@@ -83,6 +83,15 @@ class Product(Nested):
         parts = [self._part(g).decode(own, grid=context.grid) for g, own in enumerate(ids.split(each, 1))]
         return torch.cat(parts, -1)
 
+    @torch.no_grad()
+    def fit(self, z: Tensor, seed: int = 0) -> None:
+        parts = z.chunk(self.settings.groups, -1)
+        if self.settings.shared:
+            self._part(0).fit(torch.cat(parts), seed)
+            return
+        for group, part in enumerate(parts):
+            self._part(group).fit(part, seed + group)
+
     def draw_levels(self, count: int, generator: torch.Generator) -> Tensor | None:
         return self._part(0).draw_levels(count, generator)
 

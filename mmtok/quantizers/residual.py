@@ -136,6 +136,17 @@ class Residual(Nested):
             total = total + value
         return total
 
+    @torch.no_grad()
+    def fit(self, z: Tensor, seed: int = 0) -> None:
+        # Level by level, each on what the fitted ones before it leave.
+        if self.settings.shared and self.settings.depth > 1:
+            raise ValueError("one codebook for all levels cannot be fitted level by level. Leave shared out.")
+        residual = z
+        for level in range(self.settings.depth):
+            part, scale = self._part(level), self.settings.shrink**level
+            part.fit(residual / scale, seed + level)
+            residual = residual - part.decode(part.encode(residual[None] / scale))[0] * scale
+
     def draw_levels(self, count: int, generator: torch.Generator) -> Tensor | None:
         if not self.settings.dropout:
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +118,18 @@ class Tokenizer(nn.Module):
         Raises:
             ValueError: names what is wrong with x.
         """
+
+    @property
+    def wants_sample(self) -> bool:
+        """Whether it must see the training set before the first update, by `measure`; never again after that."""
+        return False
+
+    def measure(self, sample: Iterable[Tensor]) -> None:
+        """Learn what preprocessing needs of the training set, in batches of x. A collective: every rank calls it."""
+
+    def compared(self, x: Tensor) -> Tensor:
+        """x, or a reconstruction of it -> the form in which the objective and validation compare the two."""
+        return x
 
     def embed(self, x: Tensor, lengths: Tensor | None = None) -> Latents:
         """Pad x to the stride and encode it; no quantization yet."""

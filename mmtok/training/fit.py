@@ -86,7 +86,8 @@ def is_done(config: FitConfig, run_dir: Path, say: Say) -> bool:
 def _fit(config: FitConfig, run_dir: Path, say: Say) -> None:
     if config.threads:
         os.environ["RAYON_NUM_THREADS"] = str(config.threads)  # read when the engine first counts
-    tokenizer = build_tokenizer(to_plain(config.tokenizer), None)
+    quantizer = None if config.quantizer is None else to_plain(config.quantizer)
+    tokenizer = build_tokenizer(to_plain(config.tokenizer), quantizer)
     assert isinstance(tokenizer, FittedTokenizer)
     facts: dict[str, Any] = {}
     sample: Any = ()
@@ -99,7 +100,7 @@ def _fit(config: FitConfig, run_dir: Path, say: Say) -> None:
     seconds = time.perf_counter() - began
     if tokenizer.learns:
         facts = sample.facts()
-        for line in told(facts):
+        for line in sample.told():
             say(line)
     say(" | ".join(f"{name} {value:,}" for name, value in figures.items()) + f" | {seconds:.1f} s")
     wanted = tokenizer.spec.codebook_sizes[0]
@@ -109,17 +110,6 @@ def _fit(config: FitConfig, run_dir: Path, say: Say) -> None:
             "Give it more text, or lower tokenizer.min_frequency or tokenizer.vocab_size."
         )
     save(config, run_dir, tokenizer, facts, figures | {"seconds": seconds})
-
-
-def told(facts: Mapping[str, Any]) -> list[str]:
-    """Lines about the sample."""
-    lines = [
-        f"{name}: {one['documents']:,} documents, {one['bytes'] / 1e6:.1f} of {one['of_bytes'] / 1e6:.1f} MB"
-        for name, one in facts["languages"].items()
-    ]
-    if facts["unreadable"]:
-        lines.append(f"WARNING: {facts['unreadable']} documents could not be read. Look: mmtok shards verify.")
-    return [*lines, f"sample of {facts['bytes'] / 1e6:.1f} MB, sha256 {facts['sha256'][:16]}"]
 
 
 def save(

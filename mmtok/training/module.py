@@ -117,8 +117,8 @@ class TokenizerModule(L.LightningModule):
             "loss": loss.detach(),
             "terms": {name: term.detach() for name, term in terms.items()},
             "quantized": detach(out.quantized),
-            "x": batch["x"],
-            "reconstruction": out.x.detach(),
+            "x": self.tokenizer.compared(batch["x"]),
+            "reconstruction": self.tokenizer.compared(out.x.detach()),
         }
 
     def _forward(self, batch: Mapping[str, Any]) -> Reconstruction:
@@ -144,9 +144,8 @@ class TokenizerModule(L.LightningModule):
     def _objective(self, out: Reconstruction, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Weighted terms, in float32 whatever the networks run in."""
         with torch.autocast(self.device.type, enabled=False):
-            outcome = Outcome(
-                out.x.float(), batch["x"].float(), signal_mask(batch), out.quantized.first, out.latents.mask, batch
-            )
+            y, x = (self.tokenizer.compared(signal.float()) for signal in (out.x, batch["x"]))
+            outcome = Outcome(y, x, signal_mask(batch), out.quantized.first, out.latents.mask, batch)
             terms: dict[str, Tensor] = {}
             for name, term in self.terms.items():
                 assert isinstance(term, Loss)
@@ -223,15 +222,24 @@ class TokenizerModule(L.LightningModule):
             "loss": torch.stack(list(terms.values())).sum(),
             "terms": terms,
             "quantized": out.quantized,
-            "x": x,
-            "reconstruction": out.x,
-            "bypass": bypass,
+            "x": tokenizer.compared(x),
+            "reconstruction": tokenizer.compared(out.x),
+            "bypass": tokenizer.compared(bypass),
             "lengths": batch.get("lengths"),
         }
 
     def log_scalars(self, values: Mapping[str, Tensor | float], weight: Tensor | float = 1.0) -> None:
         """Add to the current window of the log; nothing is read from the device until the window ends."""
         self.scalars.add(values, weight)
+
+    def on_fit_start(self) -> None:
+        """What a tokenizer must know of the training set, once in the life of a run: a checkpoint has it."""
+        if not self.tokenizer.wants_sample:
+            return
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.tokenizer.measure(data.sample(self.config.seed))
+        if self.ema is not None:
+            self.ema.load_state_dict(self.tokenizer.state_dict())
 
     def on_train_start(self) -> None:
         self.scalars.to(self.device)

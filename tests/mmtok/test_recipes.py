@@ -30,7 +30,8 @@ def test_every_recipe_builds(name):
 
 @pytest.mark.parametrize("name", FITTED)
 def test_every_fitted_recipe_builds_and_is_refused_as_a_training(name):
-    tokenizer = build_tokenizer(load_any([name]).config.tokenizer, None)
+    config = load_any([name]).config
+    tokenizer = build_tokenizer(config.tokenizer, config.quantizer)
     assert not tokenizer.fitted
     with pytest.raises(ValueError, match=f"fitted in one pass.*mmtok train {name}"):
         load_config([name])

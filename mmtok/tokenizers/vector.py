@@ -1,0 +1,258 @@
+"""Embedding vectors to the codes that name them, and back: one position of L levels, as semantic ids have it.
+
+Rajput et al. 2023, TIGER (arXiv 2305.05065). Vectors are standardised first, channel by channel: of unit-norm sentence
+vectors as they come, every optimiser finds the mean vector and one code (downstream.md 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmtok.codes import CodeSpec
+from mmtok.networks.base import EncoderConfig, networks
+from mmtok.networks.mlp import MLPConfig
+from mmtok.networks.rotation import Rotation, RotationConfig
+from mmtok.quantizers.base import Quantizer
+from mmtok.reduce import of_first_rank
+from mmtok.tokenizers.base import Latents, Tokenizer, TokenizerConfig, register_tokenizer
+from mmtok.tokenizers.fitted import FittedConfig, FittedTokenizer
+
+_CONSTANT = 1e-6
+"""A channel that varies by less than this share of the largest deviation is a constant."""
+_OPQ_ROUNDS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorTokenizerConfig(TokenizerConfig):
+    dim: int = 32
+    width: int = 256
+    """Numbers of a vector."""
+    standardize: bool = True
+    """Take each channel's mean off and divide by its deviation, both of the training set, before the encoder."""
+    encoder: EncoderConfig = field(default_factory=MLPConfig)
+    """Encoder and decoder. Its `in_channels` and `dim` are filled in."""
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ValueError(f"width must be positive, got {self.width}.")
+        object.__setattr__(self, "encoder", self.encoder.filled(self.width, self.dim))
+
+
+@register_tokenizer("vector", VectorTokenizerConfig)
+class VectorTokenizer(Tokenizer):
+    """x (B, F) finite <-> ids (B, L, 1).
+
+    Attributes:
+        mean: (F,) of the training set.
+        deviation: (F,) of the training set; 1 where a channel is constant.
+        measured: () int64, vectors behind the two; 0 until `measure`. A buffer, so that a run that goes on knows.
+    """
+
+    config: VectorTokenizerConfig
+    suffix = ".npy"
+    mean: Tensor
+    deviation: Tensor
+    measured: Tensor
+
+    def __init__(self, config: VectorTokenizerConfig, quantizer: Quantizer | None) -> None:
+        super().__init__()
+        if quantizer is None:
+            raise ValueError("a tokenizer of vectors needs a quantizer. Example: quantizer.name=rq.")
+        self.config = config
+        self.networks = networks.build(config.encoder)
+        self.quantizer = quantizer
+        self.register_buffer("mean", torch.zeros(config.width))
+        self.register_buffer("deviation", torch.ones(config.width))
+        self.register_buffer("measured", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def spec(self) -> CodeSpec:
+        sizes = tuple(self.quantizer.codebook_sizes)
+        return CodeSpec(modality="vector", codebook_sizes=sizes, channels=self.config.width)
+
+    @property
+    def wants_sample(self) -> bool:
+        return self.config.standardize and not int(self.measured)
+
+    @torch.no_grad()
+    def measure(self, sample: Iterable[Tensor]) -> None:
+        count, mean, square = 0, torch.zeros(self.config.width, dtype=torch.float64), torch.zeros(())
+        for rows in sample:
+            self.check(rows)
+            count, mean, square = _gather(count, mean, square, rows.double().cpu())
+        if not count:
+            raise ValueError("there is nothing to measure: the training set gave no vector.")
+        deviation = (square / count).sqrt()
+        constant = deviation <= _CONSTANT * deviation.max()
+        # The first rank's: machines round sums differently, and ranks must not part.
+        found = of_first_rank(torch.stack([mean, deviation.masked_fill(constant, 1.0)]).float().to(self.mean.device))
+        self.mean.copy_(found[0])
+        self.deviation.copy_(found[1])
+        self.measured.fill_(count)
+
+    def compared(self, x: Tensor) -> Tensor:
+        """(B, F) vectors as they came -> standardised: what the encoder sees, and what errors are measured in."""
+        return (x - self.mean) / self.deviation
+
+    def preprocess(self, source: Any) -> Tensor:
+        """A .npy file, its bytes or an array (F,) or (B, F) -> x (B, F).
+
+        Raises:
+            ValueError: no array of numbers of this width.
+        """
+        array = read_array(source)
+        if array.ndim == 1:
+            array = array[None]
+        x = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+        self.check(x)
+        return x
+
+    def check(self, x: Tensor) -> None:
+        self._check_shape(x)
+        if not bool(x.isfinite().all()):
+            row = int((~x.isfinite().all(1)).nonzero()[0])
+            raise ValueError(f"vector {row} of x holds NaN or infinity. Leave it out.")
+
+    def _check_shape(self, x: Tensor) -> None:
+        if x.ndim != 2 or x.shape[1] != self.config.width or not x.is_floating_point():
+            raise ValueError(
+                f"x is {x.dtype} of shape {tuple(x.shape)}; this tokenizer takes vectors (B, {self.config.width}) of "
+                "floats. Another width is another tokenizer: tokenizer.width."
+            )
+
+    def embed(self, x: Tensor, lengths: Tensor | None = None) -> Latents:
+        self._check_shape(x)
+        if lengths is not None:
+            raise ValueError("Vectors have no lengths: each is one position.")
+        z = self.networks.encoder(self.compared(x.float()))
+        return Latents(z[:, None], None, None, torch.full((x.shape[0], 1), self.config.width, device=x.device))
+
+    def synthesise(
+        self,
+        values: Tensor,
+        grid: tuple[int, int] | None,
+        size: tuple[int, ...],
+        *,
+        mask: Tensor | None = None,
+        gain: Tensor | None = None,
+    ) -> Tensor:
+        return self.networks.decoder(values[:, 0]).float() * self.deviation + self.mean
+
+    def write(self, x: Tensor, path: Path) -> None:
+        np.save(path, x.cpu().numpy(), allow_pickle=False)
+
+    @torch.inference_mode()
+    def last_costs(self, x: Tensor, ids: Tensor) -> Tensor:
+        """(B, F) vectors and their ids (B, L) -> (B, K) squared distances of latents to what each last code makes.
+
+        Latents are taken as the quantizer sees them, without rounding: a grid's projections are no identity.
+        """
+        size = self.quantizer.codebook_sizes[-1]
+        z = self.quantizer.relax(self.embed(x).z)
+        choices = ids[:, None].expand(-1, size, -1).clone()
+        choices[..., -1] = torch.arange(size, device=ids.device)
+        values = self.quantizer.decode(choices.flatten(0, 1)[..., None]).view(len(x), size, -1)
+        return (values - z).square().sum(-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedVectorConfig(VectorTokenizerConfig, FittedConfig):
+    dim: int = 0
+    """As `width`: there is no encoder."""
+    encoder: EncoderConfig = field(default_factory=RotationConfig)
+    """A rotation, which `rotate` fits."""
+    rotate: bool = False
+    """Fit a rotation of the channels with the codes (optimised product quantization)."""
+
+    def __post_init__(self) -> None:
+        if self.dim not in (0, self.width):
+            raise ValueError(f"dim={self.dim} is not width={self.width}: there is no encoder between. Leave it out.")
+        object.__setattr__(self, "dim", self.width)
+        super().__post_init__()
+
+
+@register_tokenizer("vector_fitted", FittedVectorConfig)
+class FittedVectorTokenizer(VectorTokenizer, FittedTokenizer):
+    """Vectors coded as they are, by clusters of them: residual k-means and product quantization, without an encoder."""
+
+    config: FittedVectorConfig
+    networks: Rotation
+
+    @property
+    def fitted(self) -> bool:
+        return bool(self.measured)
+
+    def fit(self, sample: Iterable[Tensor]) -> dict[str, float]:
+        rows = torch.cat([rows.float() for rows in sample] or [torch.empty(0, self.config.width)])
+        if self.config.standardize:
+            self.measure([rows])
+        else:
+            self.check(rows)
+        z = self.compared(rows)
+        if self.config.rotate:
+            self.networks.turn(self._fit_rotation(z))
+        self.quantizer.fit(self.networks.encoder(z))
+        self.measured.fill_(len(rows))
+        error = (self._coded(self.networks.encoder(z)) - self.networks.encoder(z)).square().mean()
+        return {"vectors": len(rows), "error": round(float(error), 4)}
+
+    def _fit_rotation(self, z: Tensor) -> Tensor:
+        """Codes for the rotation, then the rotation for the codes, in turns: (N, F) -> (F, F) (Ge et al., 3.1)."""
+        matrix = torch.eye(z.shape[1])
+        for _ in range(_OPQ_ROUNDS):
+            turned = z @ matrix
+            self.quantizer.fit(turned)
+            left, _, right = torch.linalg.svd(z.T @ self._coded(turned))
+            matrix = left @ right
+        return matrix
+
+    def _coded(self, z: Tensor) -> Tensor:
+        """(N, F) -> (N, F), what their codes make of them."""
+        parts = z[:, None].split(1 << 16)
+        return torch.cat([self.quantizer.decode(self.quantizer.encode(part))[:, 0] for part in parts])
+
+    def embed(self, x: Tensor, lengths: Tensor | None = None) -> Latents:
+        self.require_fitted()
+        return super().embed(x, lengths)
+
+
+def read_array(source: Any) -> np.ndarray:
+    """A .npy file, its bytes or an array -> an array of numbers.
+
+    Raises:
+        ValueError: it is none; nothing is unpickled.
+    """
+    if isinstance(source, Tensor):
+        source = source.numpy()
+    if isinstance(source, str | Path | bytes):
+        import io
+
+        name = "the bytes" if isinstance(source, bytes) else str(source)
+        try:
+            source = np.load(io.BytesIO(source) if isinstance(source, bytes) else source, allow_pickle=False)
+        except FileNotFoundError as error:
+            raise ValueError(f"there is no file {source}.") from error
+        except (ValueError, EOFError, OSError) as error:
+            raise ValueError(f"{name} cannot be read as an array: {error}. Write it with numpy.save.") from error
+    array = np.asarray(source)
+    if array.dtype.kind not in "fiu" or array.ndim not in (1, 2):
+        raise ValueError(f"an array of {array.dtype} {array.shape} is no vector (F,) nor several (B, F) of numbers.")
+    return array
+
+
+def _gather(count: int, mean: Tensor, square: Tensor, rows: Tensor) -> tuple[int, Tensor, Tensor]:
+    """Number, mean and summed squared deviations of more rows, without loss of digits (Chan et al. 1983)."""
+    if not len(rows):
+        return count, mean, square
+    own = rows.mean(0)
+    total = count + len(rows)
+    apart = own - mean
+    square = square + (rows - own).square().sum(0) + apart.square() * count * len(rows) / total
+    return total, mean + apart * len(rows) / total, square
