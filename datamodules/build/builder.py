@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datamodules.build.kinds import KINDS
+from datamodules.build.kinds import KINDS, preparer_of
 from datamodules.build.names import open_source
 from datamodules.build.prepare import Prepared, Preparer
 from datamodules.build.source import Entry, Source, Wanted, fraction_of
 from datamodules.manifest import Manifest
+from datamodules.shardindex import write_atomically
 from datamodules.writer import ShardWriter
 from mmtok.schema import ConfigError, field_types, parse, suggest
 
@@ -41,6 +42,8 @@ class BuildOptions:
     """Most megabytes of a shard."""
     limit: int | None = None
     """Most files of the source to take (before any are cut to pieces), over all sets."""
+    seed: int = 0
+    """Another one takes other files, where `limit` leaves some out. The sets they go to do not depend on it."""
     cache: str | None = None
     """Folder for what is downloaded; None means the user's cache folder."""
     workers: int = 0
@@ -147,18 +150,20 @@ def build(
     """
     started = time.monotonic()
     entries = source.entries()
-    kind = KINDS[source.kind]
-    preparer = kind(parse(kind.options, own or {}, label=source.kind))
+    kind = preparer_of(source.kind, own or {})
+    preparer = kind(parse(kind.options, own or {}, label=kind.kind))
     splits = assign_splits(entries, options.val_fraction)
     # Sources come class by class. Hashes of the keys are an order that mixes them and is the same everywhere.
-    order = sorted(range(len(entries)), key=lambda i: fraction_of(entries[i].key))[: options.limit]
+    seed = f"{options.seed}:" if options.seed else ""
+    order = sorted(range(len(entries)), key=lambda i: fraction_of(seed + entries[i].key))[: options.limit]
     classes = sorted({entry.label for entry in entries if entry.label is not None})
     numbers = {name: str(i).encode() for i, name in enumerate(classes)}
-    report = BuildReport(out, noun=kind.noun)
+    report = BuildReport(out, noun=kind.noun, remarks=list(source.remarks))
+    preparer.begin([entries[i] for i in order if splits[i] == "train"], out)
+    taken: dict[str, str] = {}
     with ExitStack() as stack:
         writers: dict[str, ShardWriter] = {}
         measures: dict[str, dict[str, dict[str, float]]] = {}
-        filled: set[str] = set()
         for split in sorted({splits[i] for i in order}, key=("train", "val", "test").index):
             writers[split] = stack.enter_context(_writer(source, out, split, tuple(classes), options, preparer))
             measures[split] = {}
@@ -168,16 +173,18 @@ def build(
             measures[split][entries[i].key] = result.measures
             for key, parts in result.samples:
                 writers[split].add(key, parts if label is None else parts | {"cls": numbers[label]})
-                filled.add(split)
+                taken[entries[i].key] = split
             if not result.samples:
                 report.bad.append((entries[i].key, result.left_out))
             if progress:
                 progress(done, len(order))
         for split, writer in writers.items():
-            if split not in filled:
+            if split not in taken.values():
                 _refuse_empty(split, [entries[i] for i in order if splits[i] == split], report)
             writer.facts = preparer.facts(measures[split])
             report.remarks += [f"{split}: {line}" for line in preparer.remarks(writer.facts)]
+        for name, content in source.companions(taken).items():
+            write_atomically(out / name, content)  # before the manifests, which say that a build is finished
     report.sets = {split: writer.manifest for split, writer in writers.items()}
     report.seconds = time.monotonic() - started
     if report.bad:
@@ -219,7 +226,7 @@ def _writer(
     chosen = {name: value for name, value in chosen.items() if value is not None} | preparer.shown()
     return ShardWriter(
         out / split,
-        kind=source.kind,
+        kind=preparer.kind,
         split=split,
         classes=classes,
         source=f"{provenance['kind']}:{provenance.get('package') or provenance['name']}",

@@ -159,12 +159,12 @@ def fetch(package: str, cache: Path) -> Path:
     # apt resumes in and checks against the signed index; the file appears under its name only once it is whole.
     partial = cache / "partial"
     partial.mkdir(exist_ok=True)
-    first = _apt(["download", package], partial)
+    first = run_apt(["download", package], partial)
     if first.returncode:
         # No index yet, or a stale one. An index of our own needs no root.
-        private = _private_index(cache)
-        update = _apt([*private, "update"], partial)
-        second = _apt([*private, "download", package], partial)
+        private = private_index(cache)
+        update = run_apt([*private, "update"], partial)
+        second = run_apt([*private, "download", package], partial)
         if second.returncode:
             raise ValueError(_explain(package, update.stderr + second.stderr))
     found = next(partial.glob(f"{package}_*.deb"), None)
@@ -173,14 +173,16 @@ def fetch(package: str, cache: Path) -> Path:
     return found.replace(cache / found.name.replace("%3a", "-"))
 
 
-def _private_index(cache: Path) -> list[str]:
+def private_index(cache: Path) -> list[str]:
+    """Options that give apt an index of its own in the cache folder, which needs no root."""
     lists, archives = cache / "apt" / "lists", cache / "apt" / "archives"
     for folder in (lists, archives):
         (folder / "partial").mkdir(parents=True, exist_ok=True)
     return ["-o", f"Dir::State::lists={lists}", "-o", f"Dir::Cache={cache / 'apt'}", "-o", "Debug::NoLocking=1"]
 
 
-def _apt(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+def run_apt(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """apt-get in a folder, in English and with limits."""
     command = ["apt-get", "-q", "-o", "Acquire::Retries=2", "-o", "Acquire::http::Timeout=20", *arguments]
     environment = os.environ | {"LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
     try:
@@ -191,9 +193,14 @@ def _apt(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]
         return subprocess.CompletedProcess(command, 124, "", f"nothing for {TIMEOUT} s")
 
 
-def _explain(package: str, said: str) -> str:
+def explain(said: str) -> str:
+    """The last error of what apt-get said."""
     errors = [line.removeprefix("E: ") for line in said.splitlines() if line.startswith(("E: ", "Err", "nothing"))]
-    reason = errors[-1] if errors else "no reason given"
+    return errors[-1] if errors else "no reason given"
+
+
+def _explain(package: str, said: str) -> str:
+    reason = explain(said)
     if "Unable to locate package" in said and "Failed to fetch" not in said and "resolve" not in said:
         return f"there is no Debian package '{package}' in the sources of this machine's apt. {OFFLINE}"
     return f"'{package}' could not be fetched by apt-get: {reason} Is this machine online? {OFFLINE}"

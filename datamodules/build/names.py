@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
 
 from datamodules.build.audio_datasets import KNOWN_SOUNDS, SoundDatasetSource
@@ -10,15 +11,22 @@ from datamodules.build.datasets import KNOWN, DatasetSource
 from datamodules.build.debian import DebianSource
 from datamodules.build.fixture import DEFAULT, FIXTURES, FixtureSource
 from datamodules.build.folder import FolderSource
+from datamodules.build.package_index import PackageIndex
 from datamodules.build.presets import PRESETS
 from datamodules.build.rows import TABLES, RowsSource
 from datamodules.build.source import ANYTHING, Source, Wanted
+
+CATALOGUES: dict[str, tuple[str, Callable[[Path], Source]]] = {
+    "debian:packages": ("descriptions of 40,000 packages, queries, dependencies, 16 MB", PackageIndex),
+}
+"""Sources of texts with tables beside them: what each is, and what opens it with a cache folder."""
 
 
 def source_names() -> dict[str, str]:
     """Every name known by heart, with a line about it."""
     fixtures = {f"fixture:{name}": f"{about}, {licence}" for name, (about, licence) in FIXTURES.items()}
     packages = {f"debian:{name}": f"{preset.about}, {preset.licence}" for name, preset in PRESETS.items()}
+    packages |= {name: about for name, (about, _) in CATALOGUES.items()}
     sounds = {f"torchaudio:{name}": known.about for name, known in KNOWN_SOUNDS.items()}
     datasets = {f"torchvision:{name}": f"torchvision's {known.cls}" for name, known in KNOWN.items()}
     return {"fixture": f"the same as fixture:{DEFAULT}"} | fixtures | packages | datasets | sounds
@@ -39,6 +47,8 @@ def open_source(source: str, cache: Path, wanted: Wanted = ANYTHING) -> Source:
     kind, _, name = source.partition(":")
     if kind == "fixture":
         return FixtureSource(name or DEFAULT)
+    if source in CATALOGUES:
+        return CATALOGUES[source][1](cache / "debian")
     if kind == "debian":
         return DebianSource(name, cache / "debian", wanted)
     if kind == "torchvision":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from datamodules.build.source import Entry
@@ -24,7 +25,7 @@ class Prepared(NamedTuple):
 
 
 class Preparer:
-    """Checks, cuts and re-encodes what a source gives. Called from several threads; keeps nothing between entries."""
+    """Checks, cuts and re-encodes what a source gives. Called from several threads; keeps what `begin` found."""
 
     kind: ClassVar[str]
     """As in the manifest: "images", "audio" ..."""
@@ -40,6 +41,14 @@ class Preparer:
 
     def __init__(self, options: Any) -> None:
         self.chosen = options
+
+    def begin(self, training: Sequence[Entry], out: Path) -> None:
+        """See the entries of the training set, once, before any is prepared.
+
+        Args:
+            training: what goes to `train`.
+            out: the folder of the sets, for what must stay beside them.
+        """
 
     def prepare(self, entry: Entry) -> Prepared:
         """Read an entry and make its samples.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -68,6 +68,8 @@ class Source:
     """Goes to the manifest as it is: kind, name, version, sha256, licence."""
     kind: str = "images"
     """What its samples are, once `entries` was asked for."""
+    remarks: list[str] = field(default_factory=list)
+    """Lines about it that a person should read, once `entries` was asked for."""
 
     def entries(self) -> list[Entry]:
         """Every sample, in an order that is the same on every machine.
@@ -76,6 +78,14 @@ class Source:
             ValueError: the source cannot be had (offline, absent, damaged); says what to do instead.
         """
         raise NotImplementedError
+
+    def companions(self, taken: Mapping[str, str]) -> dict[str, bytes]:
+        """Files that stand beside the sets: name -> content.
+
+        Args:
+            taken: key of every entry that became samples -> its set.
+        """
+        return {}
 
     def close(self) -> None:
         """Let go of open files."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html.parser import HTMLParser
-from typing import Any
+from typing import Any, ClassVar
 
 from datamodules.build.prepare import Prepared, Preparer
 from datamodules.build.source import Entry
@@ -35,7 +35,8 @@ class Texts(Preparer):
     """Documents become `.txt` members in UTF-8. Their class is their language, where folders or names say one."""
 
     kind, noun = "text", "texts"
-    extensions, options = TEXTS, TextOptions
+    extensions = TEXTS
+    options: ClassVar[type] = TextOptions
     companion = True
     chosen: TextOptions
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,19 +33,28 @@ class Vectors(Preparer):
         return prepared_vector(entry.key, as_vector(decode("npy", parts["npy"])), parts)
 
     def facts(self, measures: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-        kept = [one for one in measures.values() if one]
-        twice = Counter(one["digest"] for one in kept)
-        return {
-            "width": int(kept[0]["width"]) if kept else 0,
-            "exact_duplicates": len(kept) - len(twice),
-        }
+        return vector_facts(measures)
 
     def remarks(self, facts: Mapping[str, Any]) -> list[str]:
-        return [f"{facts['width']:,} numbers each, {facts['exact_duplicates']:,} equal to an earlier one"]
+        return vector_remarks(facts)
 
 
-def prepared_vector(key: str, vector: np.ndarray, beside: Mapping[str, bytes]) -> Prepared:
-    """A vector (F,) float32, with what stands beside it, as a sample.
+def vector_facts(measures: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """What the manifest of a set of vectors says."""
+    kept = [one for one in measures.values() if one]
+    different = {one["digest"] for one in kept}
+    return {"width": int(kept[0]["width"]) if kept else 0, "exact_duplicates": len(kept) - len(different)}
+
+
+def vector_remarks(facts: Mapping[str, Any]) -> list[str]:
+    """What the report of a set of vectors says."""
+    return [f"{facts['width']:,} numbers each, {facts['exact_duplicates']:,} equal to an earlier one"]
+
+
+def prepared_vector(
+    key: str, vector: np.ndarray, beside: Mapping[str, bytes], measures: Mapping[str, float] | None = None
+) -> Prepared:
+    """A vector (F,) float32, with what stands beside it and was measured of that, as a sample.
 
     The key is kept as it is in `.json`: the sample's own name lacks what no file name can hold, and "g++" is "g" there.
     """
@@ -57,4 +65,4 @@ def prepared_vector(key: str, vector: np.ndarray, beside: Mapping[str, bytes]) -
         members["txt"] = beside["txt"]
     # The digest counts equal vectors; 48 bits of it pass through a float whole.
     digest = int.from_bytes(hashlib.sha256(data).digest()[:6], "big")
-    return Prepared([(key, members)], {"width": len(vector), "digest": digest})
+    return Prepared([(key, members)], {"width": len(vector), "digest": digest, **(measures or {})})

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 KINDS = ("images", "audio", "text", "vectors")
 SPLITS = ("train", "val", "test")
 BUILD_OPTIONS = (
-    "kind", "names", "split_by", "val_fraction", "shard_mb", "limit", "cache", "workers",
+    "kind", "names", "split_by", "val_fraction", "shard_mb", "limit", "seed", "cache", "workers",
     "size", "tile", "quality",
     "seconds", "min_seconds", "sample_rate", "channels", "min_loudness", "max_clipping", "features",
-    "min_characters",
+    "min_characters", "vectors", "dims",
     "column", "key_column", "label_column", "keys",
 )  # fmt: skip
 """Flags of `build` that are options of its own name: for every kind, pictures, sounds, texts, tables."""
@@ -62,6 +62,7 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--val-fraction", type=float, help="share of the groups held out for validation (default 0.1)")
     parser.add_argument("--shard-mb", type=int, help="most megabytes of a shard (default 128)")
     parser.add_argument("--limit", type=int, help="most files to take")
+    parser.add_argument("--seed", type=int, help="another one takes other files, where --limit leaves some out")
     parser.add_argument("--cache", help="folder for downloads")
     parser.add_argument("--workers", type=int, help="threads (default: one a core)")
     pictures = parser.add_argument_group("pictures")
@@ -78,6 +79,10 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
     sounds.add_argument("--features", help="teacher features to write beside each segment: mfcc")
     texts = parser.add_argument_group("texts")
     texts.add_argument("--min-characters", type=int, help="shortest document that is taken (default 1)")
+    texts.add_argument(
+        "--vectors", help="make vectors of them: tfidf, minilm, or the folder of a build whose embedding is taken"
+    )
+    texts.add_argument("--dims", type=int, help="numbers of a vector (default: 256 of tfidf, 384 of minilm)")
     tables = parser.add_argument_group("tables of vectors (.npy, .parquet) or texts (.parquet, .csv, .jsonl)")
     tables.add_argument("--column", help="of the vectors or texts (default: vector, embedding, x, text or document)")
     tables.add_argument("--key-column", help="of the keys (default: key, id or item, else rows are numbered)")
