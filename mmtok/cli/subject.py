@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 KINDS = {
     "pictures": "mmtok.cli.pictures", "sounds": "mmtok.cli.sounds", "texts": "mmtok.cli.texts",
-    "vectors": "mmtok.cli.vectors",
+    "text bytes": "mmtok.cli.text_bytes", "vectors": "mmtok.cli.vectors",
 }  # fmt: skip
 """Kind of signals, as messages name it -> the module that measures it, a `Kind`. The first that takes a tokenizer does
 it."""

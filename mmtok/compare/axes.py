@@ -25,7 +25,15 @@ AXES: dict[str, Axis] = {
     "mel": Axis(False, "mel distance"),
     "pesq": Axis(True, "MOS-LQO"),
     "stoi": Axis(True, "short-time objective intelligibility"),
-    "quantization_gap": Axis(False, "dB that not rounding would add"),
+    "byte_accuracy": Axis(True, "share of bytes that come back"),
+    "exact_pieces": Axis(True, "share of pieces of 32 bytes that come back whole"),
+    "exact": Axis(True, "share of texts that come back whole"),
+    "byte_accuracy_levels_*": Axis(True, "of texts decoded from so many levels"),
+    "bits_per_byte": Axis(None, "log2 of the codebooks' sizes over the bytes of a text"),
+    "unigram_bits_per_byte": Axis(False, "by how often each code occurs"),
+    "exact_bits_per_byte": Axis(False, "of codes, and of what is missing by the decoder's probabilities"),
+    "prior_bits_per_byte": Axis(False, "of codes under the small autoregressive model"),
+    "quantization_gap": Axis(False, "what not rounding would add: dB, of texts a share of bytes"),
     "bits_per_sample": Axis(None, "log2 of the codebooks' sizes over an item's tokens"),
     "tokens_per_sample": Axis(None, "codes of all levels of an item"),
     "prior_bits_per_sample": Axis(False, "what is left of them under the small autoregressive model"),
@@ -50,16 +58,22 @@ AXES: dict[str, Axis] = {
 }
 """Figure, or a pattern of several -> how it is read."""
 GROUPS = {
-    "Distortion": ("psnr", "ssim", "LPIPS-*", "FD-*", "si_sdr", "mel", "pesq", "stoi", "quantization_gap"),
-    "Rate": ("tokens_per_sample", "bits_per_sample", "unigram_bits_per_sample"),
-    "Generability": ("prior_bits_per_sample", "prior_flops_per_sample"),
+    "Distortion": (
+        "psnr", "ssim", "LPIPS-*", "FD-*", "si_sdr", "mel", "pesq", "stoi", "byte_accuracy", "exact_pieces", "exact",
+        "quantization_gap",
+    ),
+    "Rate": (
+        "tokens_per_sample", "bits_per_sample", "unigram_bits_per_sample", "bits_per_byte", "unigram_bits_per_byte",
+        "exact_bits_per_byte",
+    ),
+    "Generability": ("prior_bits_per_sample", "prior_bits_per_byte", "prior_flops_per_sample"),
     "Understanding": ("linear_accuracy", "transformer_accuracy", "raw_linear_accuracy", "raw_transformer_accuracy"),
-    "Levels": ("snr_levels_*", "snr_gain_level_*"),
+    "Levels": ("snr_levels_*", "snr_gain_level_*", "byte_accuracy_levels_*"),
     "Bits": ("bit_correlation_max", "bit_entropy_mean", "joint_entropy", "bits_lost_to_dependence"),
     "Usage": ("active", "active_of_expected", "perplexity_norm"),
     "Occupancy": ("tokens_per_code", "usage_active", "usage_of_expected", "usage_perplexity_norm"),
     "Cost": ("step_seconds", "peak_gib", "parameters", "encode_seconds_per_sample"),
-}
+}  # fmt: skip
 """Table -> its columns, where a cell has them."""
 
 

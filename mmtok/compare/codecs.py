@@ -1,8 +1,11 @@
-"""Classical codecs in the same tables: what JPEG, WebP, ... or Opus make of the held-out set at the arms' rates."""
+"""Classical codecs in the same tables: what JPEG, WebP, ... or Opus make of the held-out set at the arms' rates.
+
+Beside texts stand vocabularies and compressors, which are exact and have the rates they have.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mmtok.compare.files import write_json
@@ -18,12 +21,8 @@ def measure_codecs_of(comparison: Comparison, results: Results) -> None:
     config = cell.config(place)
     samples = int(cell.options.get("reconstruction.samples", 1000))
     held_out = HeldOut(config.data, samples=samples, examples=EXAMPLES)
-    sounds = getattr(config.data, "sample_rate", None)
-    if sounds:
-        rows = list(_sounds(held_out, sounds, rates(results, "bits_per_second")))
-    else:
-        rows = list(_pictures(held_out, rates(results, "bits_per_pixel")))
-    write_json(comparison.folder / "codecs.json", {"rows": rows})
+    rows = CODECS[config.data.gives](held_out, results)
+    write_json(comparison.folder / "codecs.json", {"rows": list(rows)})
 
 
 def rates(results: Results, figure: str) -> list[float]:
@@ -31,25 +30,45 @@ def rates(results: Results, figure: str) -> list[float]:
     return sorted({float(f"{one.mean:.3g}") for one in results.means.get(figure, {}).values()})
 
 
-def _pictures(held_out: HeldOut, wanted: list[float]) -> Iterator[dict[str, Any]]:
+def _pictures(held_out: HeldOut, results: Results) -> Iterator[dict[str, Any]]:
     from mmtok.evaluation.baselines import measure_codecs
     from mmtok.evaluation.codecs import available_codecs
     from mmtok.evaluation.comparison import build_instruments
 
     instruments = build_instruments("auto", "auto", "cpu")
-    for rate in wanted:
+    for rate in rates(results, "bits_per_pixel"):
         for one in measure_codecs(held_out, available_codecs(), rate, instruments=instruments, every=held_out.every):
             plain = one.to_dict()
             yield plain | {"rate": plain["bits_per_pixel"], "unit": "bits/pixel", "beside": rate}
 
 
-def _sounds(held_out: HeldOut, sample_rate: int, wanted: list[float]) -> Iterator[dict[str, Any]]:
+def _sounds(held_out: HeldOut, results: Results) -> Iterator[dict[str, Any]]:
     from mmtok.evaluation.opus import LEAST, Opus, measure_opus
 
     if Opus.lacks():
         return
     # Below its least rate Opus says more than the arms do: the row tells what it took.
-    bitrates = sorted({max(LEAST, round(rate)) for rate in wanted})
+    bitrates = sorted({max(LEAST, round(rate)) for rate in rates(results, "bits_per_second")})
     judge_every = max(1, held_out.count // 50)
+    sample_rate = held_out.data.sample_rate  # type: ignore[attr-defined]
     for row in measure_opus(Signals(held_out), sample_rate, bitrates=bitrates, judge_every=judge_every):
         yield row | {"rate": row["bits_per_second"], "unit": "bits/s"}
+
+
+def _texts(held_out: HeldOut, results: Results) -> Iterator[dict[str, Any]]:
+    from mmtok.evaluation.text_baselines import measure_compressors, measure_vocabularies, sizes_beside, texts_of
+
+    texts = texts_of(Signals(held_out))
+    books = {tuple(level["size"] for level in row["usage"]) for row in results.rows}
+    sizes = {size for one in books for size in sizes_beside(one)}
+    for rows in (measure_compressors(texts), measure_vocabularies(texts, held_out.data, sizes)):
+        for row in rows:
+            yield row | {"rate": row["metrics"]["bits_per_byte"], "unit": "bits/byte"}
+
+
+CODECS: dict[str, Callable[[HeldOut, Results], Iterator[dict[str, Any]]]] = {
+    "image": _pictures,
+    "audio": _sounds,
+    "text": _texts,
+}
+"""What data give -> the codecs of it."""

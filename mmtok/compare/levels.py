@@ -37,6 +37,8 @@ def levels(subject: Subject, asked: LevelsConfig) -> dict[str, Any]:
     tokenizer, depth = subject.tokenizer, subject.tokenizer.quantizer.depth
     if depth < 2:
         return {"figures": {}, "absent": "there is one level, which cannot be left out"}
+    if tokenizer.gives != "signals":
+        return {"figures": {}, "absent": "texts have no signal-to-noise ratio; see byte_accuracy_levels_*"}
     noise, signal = torch.zeros(depth, dtype=torch.float64), 0.0
     tokenizer.to(subject.device)
     with evaluating(tokenizer):

@@ -25,6 +25,7 @@ from mmtok.compare.subject import EXAMPLES, Subject
 from mmtok.compare.tokens import Tokens, labels_by
 from mmtok.compare.understanding import ReaderConfig, raw_understanding, understand
 from mmtok.evaluation.heldout import Signals
+from mmtok.evaluation.report import EvaluationReport
 from mmtok.schema import ConfigError, parse, suggest
 from mmtok.tokenizers.base import evaluating
 
@@ -74,32 +75,70 @@ class CostConfig:
 def reconstruction(subject: Subject, asked: ReconstructionConfig) -> dict[str, Any]:
     """Distortion, rate, usage and the quantization gap; and some items to look at."""
     from mmtok.compare.examples import write_examples
-    from mmtok.evaluation.audio import evaluate_audio
-    from mmtok.evaluation.evaluate import evaluate
 
-    held_out, tokenizer = subject.held_out(asked.samples), subject.tokenizer
-    if tokenizer.spec.modality == "audio":
-        every = max(1, -(-held_out.count // asked.judged)) if asked.judged else 0
-        report = evaluate_audio(
-            tokenizer, Signals(held_out), device=subject.device, judge_every=every, examples=EXAMPLES,
-            every=held_out.every, notes=held_out.notes(),
-        )  # fmt: skip
-    else:
-        report = evaluate(
-            tokenizer, held_out, features=asked.features, device=subject.device, examples=EXAMPLES,
-            every=held_out.every, notes=held_out.notes(),
-        )  # fmt: skip
+    report = EVALUATIONS[subject.tokenizer.spec.modality](subject, asked)
     if not subject.latent:  # there was nothing to leave unrounded
-        gone = ("psnr_bypass", "si_sdr_bypass", "quantization_gap")
-        report = replace(report, metrics={name: value for name, value in report.metrics.items() if name not in gone})
-    write_examples(report, tokenizer, subject.folder / "examples")
+        metrics = {
+            name: value
+            for name, value in report.metrics.items()
+            if not name.endswith("_bypass") and name != "quantization_gap"
+        }
+        report = replace(report, metrics=metrics)
+    write_examples(report, subject.tokenizer, subject.folder / "examples")
     plain = report.to_dict()
     return {"figures": _figures(plain), "report": plain, "counts": [one.tolist() for one in report.counts]}
+
+
+def _pictures(subject: Subject, asked: ReconstructionConfig) -> EvaluationReport:
+    from mmtok.evaluation.evaluate import evaluate
+
+    held_out = subject.held_out(asked.samples)
+    return evaluate(
+        subject.tokenizer, held_out, features=asked.features, device=subject.device, examples=EXAMPLES,
+        every=held_out.every, notes=held_out.notes(),
+    )  # fmt: skip
+
+
+def _sounds(subject: Subject, asked: ReconstructionConfig) -> EvaluationReport:
+    from mmtok.evaluation.audio import evaluate_audio
+
+    held_out = subject.held_out(asked.samples)
+    judge_every = max(1, -(-held_out.count // asked.judged)) if asked.judged else 0
+    return evaluate_audio(
+        subject.tokenizer, Signals(held_out), device=subject.device, judge_every=judge_every, examples=EXAMPLES,
+        every=held_out.every, notes=held_out.notes(),
+    )  # fmt: skip
+
+
+def _texts(subject: Subject, asked: ReconstructionConfig) -> EvaluationReport:
+    from mmtok.evaluation.text_bytes import evaluate_text_bytes
+    from mmtok.tokenizers.vq_bytes import VQBytesTokenizer
+
+    if not isinstance(subject.tokenizer, VQBytesTokenizer):
+        raise ConfigError(f"{subject.cell.arm.name} is a vocabulary: it stands beside by --codecs, not as an arm.")
+    held_out = subject.held_out(asked.samples)
+    return evaluate_text_bytes(
+        subject.tokenizer, Signals(held_out), device=subject.device, examples=EXAMPLES, every=held_out.every,
+        notes=held_out.notes(),
+    )  # fmt: skip
+
+
+EVALUATIONS: dict[str, Callable[[Subject, ReconstructionConfig], EvaluationReport]] = {
+    "image": _pictures,
+    "audio": _sounds,
+    "text": _texts,
+}
+"""Modality -> what measures how much of it comes back."""
 
 
 def _figures(report: Mapping[str, Any]) -> dict[str, float]:
     metrics, usage = report["metrics"], report["usage"]
     found = {name: value for name, value in metrics.items() if value is not None}
+    found |= {
+        f"byte_accuracy_levels_{row['levels']}": row["byte_accuracy"]
+        for row in report.get("by_levels", ())
+        if "byte_accuracy" in row
+    }
     if usage:
         found["active"] = min(level["active"] for level in usage)
         found["active_of_expected"] = min(level["active_expected"] for level in usage)
@@ -123,6 +162,8 @@ def prior(subject: Subject, asked: PriorAsked) -> dict[str, Any]:
     }
     if subject.tokenizer.spec.sample_rate:
         figures["prior_bits_per_second"] = result.bits_per_sample * len(held_out) / held_out.units
+    if subject.tokenizer.spec.modality == "text":
+        figures["prior_bits_per_byte"] = result.bits_per_sample * len(held_out) / held_out.units
     return {"figures": figures, "result": asdict(result)}
 
 

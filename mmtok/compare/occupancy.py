@@ -48,7 +48,8 @@ def _count(subject: Subject, source: HeldOut, counts: list[torch.Tensor], wanted
     tokenizer, items = subject.tokenizer.to(subject.device), 0
     with evaluating(tokenizer):
         for group in groups_of(Signals(source), subject.device):
-            ids = tokenizer.encode(group.x.clamp(-1, 1)).ids.cpu()
+            latents = tokenizer.embed(group.x)
+            ids = tokenizer.quantizer.encode(latents.z, latents.mask, grid=latents.grid).cpu()
             for level, one in enumerate(counts):
                 used = ids[:, level].flatten()
                 one += torch.bincount(used[used >= 0], minlength=len(one))

@@ -36,6 +36,8 @@ class EvaluationReport:
     """uint8 inputs and reconstructions of some pictures, smaller ones on white. Not written to the file."""
     clips: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None = field(default=None, repr=False, compare=False)
     """Inputs and reconstructions of some sounds, (C, S) each. Not written to the file."""
+    texts: tuple[tuple[str, ...], tuple[str, ...]] | None = field(default=None, repr=False, compare=False)
+    """Inputs and reconstructions of some texts. Not written to the file."""
     baselines: tuple[dict[str, Any], ...] = ()
     """What codecs make of the same items."""
     by_levels: tuple[dict[str, Any], ...] = ()
