@@ -66,6 +66,8 @@ CASES: dict[str, dict[str, Any]] = {
     "gan-frozen": {"quantizer": VQ, "adversary": GAN, "freeze": ["encoder", "quantizer"]},
     "audio": {"quantizer": SPLIT, "adversary": SOUND_GAN, "sounds": True},
     "audio-halves": {"quantizer": SPLIT, "adversary": SOUND_GAN, "sounds": True, "accumulate": 2},
+    "text": {"quantizer": VQ, "texts": True},
+    "text-halves": {"quantizer": RQ, "texts": True, "accumulate": 2},
 }
 """What a case sets of quantizer, adversary, LPIPS, frozen parts, accumulation, workers and modality."""
 COUNTED = (STEPS - 4, STEPS - 3, STEPS - 2)
@@ -85,6 +87,8 @@ def tree(case: str, world: int, out: Path, steps: int) -> dict[str, Any]:
     data |= {"name": "images", "shards": str(out / "shards" / "train")}
     if settings.get("sounds"):
         tokenizer, loss, data = of_sounds(out)
+    if settings.get("texts"):
+        tokenizer, loss, data = of_texts(out)
     return {
         "tokenizer": tokenizer,
         "quantizer": settings["quantizer"],
@@ -120,12 +124,35 @@ def of_sounds(out: Path) -> tuple[dict[str, Any], ...]:
     return {"name": "audio", "sample_rate": RATE, "dim": 16, "encoder": encoder}, loss, data
 
 
+def of_texts(out: Path) -> tuple[dict[str, Any], ...]:
+    """The blocks tokenizer, loss and data of texts as bytes, most of them shorter than a crop, and padded."""
+    tokenizer = {"name": "vq_bytes", "dim": 8, "encoder": {"name": "bytes1d", "channels": 4}}
+    data = {
+        "name": "text_bytes", "shards": str(out / "texts" / "train"), "bytes": 64, "val_bytes": 100, "batch_size": 8,
+        "val_batch_size": 4, "val_samples": 9, "streams": 4,
+    }  # fmt: skip
+    return tokenizer, {"bytes": {"name": "bytes"}}, data
+
+
 def prepare(out: Path) -> None:
     """The shards of all cases, where they are not there yet."""
     if not (out / "shards" / "train" / "manifest.json").is_file():
         build_shards("fixture", out / "shards")
     if not (out / "sounds" / "train" / "manifest.json").is_file():
         write_sounds(out / "sounds")
+    if not (out / "texts" / "train" / "manifest.json").is_file():
+        write_texts(out / "texts")
+
+
+def write_texts(folder: Path) -> None:
+    """Shards of made-up words in letters of one to four bytes, texts of 5 to 150 bytes."""
+    draws = np.random.default_rng(0)
+    letters = ["a", "b", "c ", "é", "漢", "🙂"]
+    for split, count in (("train", 60), ("val", 9)):
+        with ShardWriter(folder / split, kind="text", split=split, samples_per_shard=10) as writer:
+            for i in range(count):
+                text = "".join(draws.choice(letters, size=draws.integers(5, 60)))
+                writer.add(f"{split}{i:03d}", {"txt": text.encode()})
 
 
 def write_sounds(folder: Path) -> None:

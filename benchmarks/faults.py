@@ -18,6 +18,7 @@ import torch
 from datamodules.audio import AudioModule
 from datamodules.images import Images
 from datamodules.module import ShardDataModule
+from datamodules.text_bytes import TextBytes
 from mmtok.training.adversary import Adversary
 from mmtok.training.checkpoint import Checkpoints
 from mmtok.training.logs import MetricsFile
@@ -137,7 +138,7 @@ def in_loader(fault: Fault) -> None:
 
         module.item = item  # type: ignore[method-assign]
 
-    for module in (Images, AudioModule):
+    for module in (Images, AudioModule, TextBytes):
         patch(module)
 
 
@@ -171,6 +172,8 @@ POINTS: dict[str, Callable[[Fault], None]] = {
 """Places to die at, by name."""
 FIRST_RANK = ("checkpoint write", "before fsync", "before rename", "after rename", "logger")
 """Places that only the first rank comes by."""
+ADVERSARIAL = ("between the phases", "discriminator step")
+"""Places that a run without an adversary does not come by, or that mean nothing there."""
 
 
 def checksum(tensors: list[torch.Tensor]) -> int:

@@ -1,9 +1,9 @@
 """Does a run that is killed again and again end as one that is not? By named places and by signals at random times.
 
-    python -m benchmarks.kills [--case gan|audio] [--out runs/kills] [--only 1x0,2x2] [--seed 0]
+    python -m benchmarks.kills [--case gan|audio|text] [--out runs/kills] [--only 1x0,2x2] [--seed 0]
 
 On CPUs, for 1 and 2 ranks and 0 and 2 loader workers: a tiny VQ-GAN with an EMA codebook on the committed fixture, or
-an adversarial codec with `split` codes and a teacher, on tones. Every kill falls in an update that the run had not
+an adversarial codec with `split` codes and a teacher, on tones, or `rq` codes of texts. Every kill falls in an update that the run had not
 reached before. Goes on where it was interrupted. Prints a row a setting, and how the kills are spread;
 `docs/reference/resume.md` holds both.
 """
@@ -23,12 +23,12 @@ from typing import Any
 import torch
 
 from benchmarks import ddp
-from benchmarks.faults import FIRST_RANK, POINTS
+from benchmarks.faults import ADVERSARIAL, FIRST_RANK, POINTS
 from benchmarks.lives import STOPPED, Life
 from benchmarks.tables import table
 from mmtok.loading import read_checkpoint
 
-CASES = ("gan", "audio")
+CASES = ("gan", "audio", "text")
 """Of `benchmarks/ddp.py`."""
 SETTINGS = ((1, 0), (1, 2), (2, 0), (2, 2))
 """Ranks and loader workers of each."""
@@ -44,6 +44,8 @@ def settings(
     if case == "audio":
         # Draws of several crops from one clip, and again where a place is too quiet; clips without any are made up for.
         run["data"] |= {"crops": 2, "min_loudness": -18.0, "max_bad_fraction": 0.2}
+    elif case == "text":
+        run["quantizer"] = ddp.RQ | {"init": "kmeans", "restart": 0.3}
     else:
         run["tokenizer"]["encoder"] |= {"dropout": 0.1}
     run["data"] |= {"workers": workers}
@@ -64,7 +66,7 @@ def run_setting(out: Path, world: int, workers: int, seed: int, case: str = "gan
     ledger = out / f"{name}-kills.jsonl"
     kills = [json.loads(line) for line in ledger.read_text().splitlines()] if ledger.exists() else []
     draws = random.Random(f"{seed} {world}x{workers}")
-    plan = [*POINTS, *SIGNALS]
+    plan = [*(point for point in POINTS if killed["adversary"] or point not in ADVERSARIAL), *SIGNALS]
     draws.shuffle(plan)
     for number, kind in enumerate(plan):
         rank = 0 if kind in FIRST_RANK else draws.randrange(world)

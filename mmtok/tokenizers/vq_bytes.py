@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmtok.codes import Codes, CodeSpec
 from mmtok.networks.base import EncoderConfig, networks
@@ -24,6 +24,8 @@ from mmtok.tokenizers.texts import check_texts, read_text, write_text
 
 VALUES = 256
 """Of a byte."""
+PIECE = 1 << 14
+"""Positions computed at once outside training; longer texts take several pieces, with what each sees around it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +102,8 @@ class VQBytesTokenizer(Tokenizer):
         x = F.pad(x.long(), (0, count * hop - longest))
         x = x.masked_fill(torch.arange(count * hop, device=device) >= sizes[:, None, None], VALUES)
         mask = torch.arange(count, device=device) < positions[:, None]
-        z = self.networks.encoder(x, mask).transpose(1, 2)
+        around = 0 if self.networks.reach is None else -(-max(self.networks.reach.encoder) // hop)
+        z = self._in_pieces(self.networks.encoder, x, mask, (hop, 1), around).transpose(1, 2)
         whole = lengths is None and longest > 0
         return Latents(z, None if whole else mask, None, sizes[:, None])
 
@@ -114,7 +117,33 @@ class VQBytesTokenizer(Tokenizer):
         gain: Tensor | None = None,
     ) -> Tensor:
         """Values (B, T, D) -> logits (B, 256, S)."""
-        return self.networks.decoder(values.transpose(1, 2), mask)[..., : size[0]]
+        reach, hop = self.networks.reach, self.networks.downsample
+        around = 0 if reach is None else max(reach.decoder)
+        return self._in_pieces(self.networks.decoder, values.transpose(1, 2), mask, (1, hop), around)[..., : size[0]]
+
+    def _in_pieces(
+        self, network: nn.Module, x: Tensor, mask: Tensor | None, steps: tuple[int, int], around: int
+    ) -> Tensor:
+        """What a network makes of x (B, C, n), a long one piece by piece, so that memory does not grow with a book.
+
+        Each piece is given as much on either side as it sees, and that is cut off again: the result is the same.
+
+        Args:
+            network: encoder or decoder.
+            x: bytes or values.
+            mask: (B, T) of positions; None where all are.
+            steps: numbers of x, and of the result, that a position has.
+            around: positions that one sees on either side; 0 where that is not known, and all is one piece.
+        """
+        count, learns = x.shape[2] // steps[0], self.training and torch.is_grad_enabled()
+        if count <= PIECE or not around or learns:
+            return network(x, mask)
+        parts = []
+        for start in range(0, count, PIECE):
+            low, high = max(0, start - around), min(count, start + PIECE + around)
+            part = network(x[..., low * steps[0] : high * steps[0]], None if mask is None else mask[:, low:high])
+            parts.append(part[..., (start - low) * steps[1] : (min(start + PIECE, count) - low) * steps[1]])
+        return torch.cat(parts, 2)
 
     def encode(self, x: Sequence[str] | Tensor, lengths: Tensor | None = None, *, budget: int | None = None) -> Codes:
         """Texts -> codes; or bytes (B, 1, S) with their `lengths`. `budget` is the number of levels to keep.

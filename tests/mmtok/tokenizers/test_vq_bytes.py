@@ -5,7 +5,7 @@ import torch
 
 from mmtok.codes import Codes
 from mmtok.quantizers import quantizer_names
-from mmtok.tokenizers import build_tokenizer
+from mmtok.tokenizers import build_tokenizer, vq_bytes
 from mmtok.tokenizers.vq_bytes import to_bytes
 
 TEXTS = ["Hello, world!", "", "x", "naïve café 漢字 🙂", "a longer text, of several positions, to be padded to.\r\n\t "]
@@ -67,6 +67,18 @@ def test_an_item_of_a_batch_has_the_codes_and_the_text_it_has_alone():
         assert torch.equal(row(together, i), row(alone, 0))
         assert tokenizer.decode(alone) == [back[i]]
     assert back[1] == ""
+
+
+@pytest.mark.parametrize("strides", [(2, 2), (3, 1), (1,)], ids=str)
+def test_a_long_text_in_pieces_is_what_it_is_whole(strides, monkeypatch):
+    tokenizer = build("none", strides)
+    x, lengths = to_bytes(["many words, " * 40, "few"])
+    with torch.inference_mode():
+        whole = tokenizer(x, lengths)
+        monkeypatch.setattr(vq_bytes, "PIECE", 5)
+        pieces = tokenizer(x, lengths)
+    torch.testing.assert_close(pieces.latents.z, whole.latents.z, atol=1e-5, rtol=0)
+    torch.testing.assert_close(pieces.x, whole.x, atol=1e-5, rtol=0)
 
 
 def test_without_lengths_all_bytes_count():
