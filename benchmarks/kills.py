@@ -2,9 +2,9 @@
 
     python -m benchmarks.kills [--case gan|audio|text] [--out runs/kills] [--only 1x0,2x2] [--seed 0]
 
-On CPUs, for 1 and 2 ranks and 0 and 2 loader workers: a tiny VQ-GAN with an EMA codebook on the committed fixture, or
-an adversarial codec with `split` codes and a teacher, on tones, or `rq` codes of texts. Every kill falls in an update that the run had not
-reached before. Goes on where it was interrupted. Prints a row a setting, and how the kills are spread;
+On CPUs, for 1 and 2 ranks and 0 and 2 loader workers: a tiny VQ-GAN with an EMA codebook on the committed fixture, an
+adversarial codec with `split` codes and a teacher, on tones, or `rq` codes of texts. Every kill falls in an update that
+the run had not reached before. Goes on where it was interrupted. Prints a row a setting, and how the kills are spread;
 `docs/reference/resume.md` holds both.
 """
 
