@@ -27,7 +27,7 @@ class VectorMeter:
             self.total[slot] += (y.double() - x.double()).square().mean(1).sum()
         self.total[2] += len(x)
 
-    def result(self) -> dict[str, float]:
+    def result(self, entropy: float | None = None) -> dict[str, float]:
         coded, bypass, count = self.total.tolist()
         if not count:
             return dict.fromkeys(("mse", "mse_bypass", "quantization_gap"), float("nan"))
