@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,11 @@ class DebianSource(Source):
         except ValueError as error:
             raise ValueError(f"the package '{self.debs[0].package}' {error}.{suggest('', PRESETS)}") from error
         return file_entries(found, found.__getitem__, self.kind, wanted, naming)
+
+    def companions(self, taken: Mapping[str, str]) -> dict[str, bytes]:
+        if self.preset is None or self.preset.companions is None:
+            return {}
+        return {name: data for deb in self.debs for name, data in self.preset.companions(deb, taken).items()}
 
     def _provenance(self) -> dict[str, Any]:
         each = [

@@ -5,17 +5,16 @@ One version of each package and one architecture, so that an item is a package a
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from datamodules.build.apt import digest, find_lists, native_architecture, read_list, stanzas
 from datamodules.build.source import Entry, Source, fraction_of
+from datamodules.build.tables import to_csv
 
 LICENCE = "descriptions under the licences of their packages"
 
@@ -179,15 +178,6 @@ def queries(packages: Mapping[str, Package], taken: Mapping[str, str]) -> list[t
             place = fraction_of(f"query:{item}")
             rows.append((synopsis, item, "train" if place < 0.8 else "val" if place < 0.9 else "test"))
     return rows
-
-
-def to_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    """A table as UTF-8."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return file.getvalue().encode("utf-8", "replace")
 
 
 def _text(text: str) -> dict[str, bytes]:

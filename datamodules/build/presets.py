@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from datamodules.build.deb import Deb
@@ -10,6 +10,7 @@ from datamodules.build.naming import Naming
 from datamodules.build.package_pictures import endless_sky, fashion_mnist, tuxpaint_stamps
 from datamodules.build.package_texts import fortunes
 from datamodules.build.source import Entry
+from datamodules.build.wordnet import glosses, hypernyms
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Preset:
     """Reads each package, where its files are not simply taken."""
     naming: Naming | None = None
     """Else: which files are taken, and what their names say."""
+    companions: Callable[[Deb, Mapping[str, str]], dict[str, bytes]] | None = None
+    """Makes files that stand beside the sets: see `Source.companions`."""
 
     @property
     def packages(self) -> tuple[str, ...]:
@@ -99,6 +102,14 @@ TEXTS = {
         "the same 2,561 help pages in English, French, Japanese and Russian, 12 MB",
         "text",
         naming=Naming(r"libreoffice/help/(?P<label>[A-Za-z-]+)/(?P<group>text/.+)$"),
+    ),
+    "wordnet": Preset(
+        "wordnet-base",
+        "WordNet 3.0",
+        "glosses of 82,115 nouns in 26 classes, with their tree, 6 MB",
+        "text",
+        entries=glosses,
+        companions=hypernyms,
     ),
     "fortunes": Preset("fortunes", FREE, "short texts in English, 0.8 MB", "text", entries=fortunes),
     "fortunes-world": Preset(

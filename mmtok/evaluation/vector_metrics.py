@@ -101,7 +101,7 @@ def coherence(
     rng = np.random.default_rng(seed)
     rows = []
     for depth in range(ids.shape[1] + 1):
-        one, other = _pairs(groups(ids[:, :depth]), pairs, rng)
+        one, other = drawn_pairs(groups(ids[:, :depth]), pairs, rng)
         if not len(one):
             continue
         row = {"prefix": float(depth), "cosine": _mean_cosine(x, one, other), "pairs": float(len(one))}
@@ -112,7 +112,7 @@ def coherence(
     return rows
 
 
-def _pairs(group: Ids, count: int, rng: np.random.Generator) -> tuple[Ids, Ids]:
+def drawn_pairs(group: Ids, count: int, rng: np.random.Generator) -> tuple[Ids, Ids]:
     """Pairs of different items of one group: an item is drawn of all that have company, then its company."""
     order = np.argsort(group, kind="stable")
     sizes = np.bincount(group)
