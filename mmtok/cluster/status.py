@@ -58,7 +58,9 @@ def status(run_dir: Path, queue: dict[str, str] | None = None) -> RunStatus:
     if not saved.is_file():
         raise ValueError(f"{run_dir} is no run: there is no config.yaml in it.")
     try:
-        max_steps = int(yaml.safe_load(saved.read_text(encoding="utf-8"))["trainer"]["max_steps"])
+        plain = yaml.safe_load(saved.read_text(encoding="utf-8"))
+        # What is fitted has no trainer: its one pass is its one step.
+        max_steps = 1 if "trainer" not in plain and plain["tokenizer"] else int(plain["trainer"]["max_steps"])
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError):
         raise ValueError(f"{saved} cannot be read as a run's configuration: it is damaged, or another's.") from None
     last = _last_values(run_dir / "metrics.csv")

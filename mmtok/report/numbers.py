@@ -60,6 +60,18 @@ FIGURES: dict[str, Figure] = {
     "peak_gib": Figure("memory in training", "GiB"),
     "encode_seconds_per_sample": Figure("time to encode an item", "s"),
     "parameters": Figure("parameters"),
+    "bytes_per_token": Figure("bytes a token"),
+    "characters_per_token": Figure("characters a token"),
+    "exact": Figure("texts that come back exactly"),
+    "bits_per_byte": Figure("bits a byte"),
+    "fallback_share": Figure("tokens that are single bytes beyond ASCII"),
+    "worst_language": Figure("bytes a token, worst language"),
+    "worst_parity": Figure("parity, worst language"),
+    "vocabulary": Figure("tokens in the vocabulary"),
+    "vocabulary_used": Figure("tokens in use"),
+    "unreached": Figure("tokens that cannot be reached"),
+    "renyi_efficiency": Figure("Renyi efficiency"),
+    "encode_mb_per_second": Figure("encoding", "MB/s"),
 }
 """Figures that have a name of their own; others are called by their key."""
 

@@ -45,6 +45,11 @@ class Run:
         return str(named or ("audio" if "si_sdr" in self.metrics else "image"))
 
     @property
+    def fitted(self) -> bool:
+        """Whether it was made in one pass: its configuration has no training."""
+        return bool(self.config) and "trainer" not in self.config
+
+    @property
     def metrics(self) -> dict[str, float]:
         """Figures of the last evaluation; those that were measured."""
         return {name: float(value) for name, value in self.report.get("metrics", {}).items() if value is not None}
@@ -158,13 +163,18 @@ def _config(folder: Path) -> Mapping[str, Any]:
 
 
 def _last_evaluation(folder: Path) -> Mapping[str, Any]:
-    """The evaluation of the last step on the run's own set, which is called `step-N`; else any other of that step."""
+    """The evaluation of the last step on the run's own set, which is called `step-N`; else any other of that step.
+
+    Of what was fitted, which has no steps, that on the `val` set, or else the first by name.
+    """
     files = [
         (int(match[1]), path.stem == f"step-{match[1]}", path)
         for path in sorted((folder / "evaluation").glob("*.json"))
         if (match := re.search(r"-(\d+)$", path.stem))
     ]
-    return _checked(max(files)[2], ("metrics", "usage")) if files else {}
+    fitted = sorted((folder / "evaluation").glob("*.json"), key=lambda path: (path.stem != "val", path.name))
+    last = max(files)[2] if files else next(iter(fitted), None)
+    return _checked(last, ("metrics", "usage")) if last else {}
 
 
 def _checked(path: Path, keys: Iterable[str]) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ ELSEWHERE = re.compile(r"(val/)?usage/(\d+/|size|tokens$)|alarm/|data/|samples$"
 
 def curves(story: Story) -> Section | None:
     """Two charts side by side, a column each."""
-    runs = [run for run in story.runs if run.log.columns]
+    runs = [run for run in story.runs if run.log.columns and not run.fitted]
     names = sorted({name for run in runs for name in run.log.columns if not ELSEWHERE.match(name)}, key=_order)
     if not names:
         return None

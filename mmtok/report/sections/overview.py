@@ -42,7 +42,7 @@ def _row(run: Run, story: Story) -> list[Cell]:
         Cell(tag("span", story.swatch(run.series), run.name, class_="named"), run.name, run.name),
         Cell(run.seed if run.seed is not None else "–", run.seed),
         Cell(run.modality, run.modality),
-        Cell(str(encoder.get("name", "–"))),
+        Cell(str(encoder.get("name") or tokenizer.get("model", "–"))),
         Cell(_quantizer(quantizer)),
         Cell(_short(data.get("shards"))),
         Cell(_short(measured.get("set")) + count),

@@ -13,7 +13,9 @@ from mmtok.report.tables import Cell, Column, interval, table, value
 RUN_FIGURES = (
     "psnr", "ssim", "LPIPS-alex", "LPIPS-vgg", "FD-EffLite0", "KID-EffLite0", "si_sdr", "mel", "stft", "pesq", "stoi",
     "dnsmos", "high_frequency_ratio", "quantization_gap", "bits_per_pixel", "tokens_per_image", "bits_per_second",
-    "tokens_per_second",
+    "tokens_per_second", "bytes_per_token", "characters_per_token", "exact", "bits_per_byte", "fallback_share",
+    "worst_language", "worst_parity", "vocabulary", "vocabulary_used", "unreached", "renyi_efficiency",
+    "encode_mb_per_second",
 )  # fmt: skip
 """Of an evaluation, in this order where it has them."""
 

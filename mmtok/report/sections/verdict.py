@@ -16,6 +16,8 @@ JUDGED = (
     "step_seconds",
 )  # fmt: skip
 """Figures that get a sentence, in order."""
+HEADLINES = ("psnr", "si_sdr", "bytes_per_token")
+"""Of a run by itself: the figure of its kind of signals."""
 RATES = ("tokens_per_sample", "tokens_per_image", "tokens_per_second")
 """An arm without any of these quantizes nothing: a ceiling, and no rival."""
 
@@ -173,14 +175,17 @@ def _of_run(run: Run, story: Story, alarmed: Sequence[str]) -> Html:
     """Length, quality, use of the codes and alarms of one run."""
     parts: list[list[Content]] = []
     planned, done = run.config.get("trainer", {}).get("max_steps"), run.log.last_step
-    if done:
+    if run.fitted:
+        parts.append(["fitted in one pass"])
+    elif done:
         parts.append([f"{done:,}" + (f" of {planned:,}" if isinstance(planned, int) else "") + " steps"])
-    for name in ("psnr", "si_sdr"):
+    for name in HEADLINES:
         measured = run.metrics.get(name)
         reached = run.log.last(f"val/{name}") if measured is None else measured
         if reached is not None:
             over = f" over {run.report['samples']:,} items" if measured is not None and "samples" in run.report else ""
-            parts.append([tag("span", f"{title(name)} {reached:.2f} dB", class_="figure"), over])
+            unit = f" {FIGURES[name].unit}" if FIGURES[name].unit else ""
+            parts.append([tag("span", f"{title(name)} {reached:.2f}{unit}", class_="figure"), over])
     if run.usage:
         worst = min(run.usage, key=lambda level: level["active"])
         level = " on its worst level" if len(run.usage) > 1 else ""
