@@ -197,9 +197,12 @@ def lacking(recipe: str) -> list[str]:
     import torch
 
     from mmtok.cluster.preflight import missing_data, missing_weights
-    from mmtok.config import load_config
+    from mmtok.config import FitConfig, load_any
 
-    config = load_config([recipe]).config
+    config = load_any([recipe]).config
+    if isinstance(config, FitConfig):
+        lacks = [f"the package {name}" for name in config.tokenizer.REQUIRES if _version(name) is None]
+        return [*lacks, *missing_data(config)]
     lacks = [*missing_weights(config), *missing_data(config)]
     trainer = config.trainer
     if trainer.accelerator == "gpu" and not torch.cuda.is_available():

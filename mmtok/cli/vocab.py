@@ -1,6 +1,7 @@
 """Make one vocabulary of a text tokenizer and bundles, for a language model; hold it against the model.
 
   mmtok vocab merge --base models/llama bundles/image bundles/audio -o vocab --model models/llama --init codebook
+  mmtok vocab merge --base out/text -o vocab         # text alone, for mmtok pack
   mmtok vocab check vocab --model models/wide
 
 OUT holds a tokenizer.json that AutoTokenizer loads, with <|img_start|> and <|img:00042|> after the text's tokens;
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="merge|check", required=True)
     merge = actions.add_parser("merge", help="write a vocabulary")
-    merge.add_argument("files", nargs="+", metavar="BUNDLE", help="bundles, in the order of their blocks")
+    merge.add_argument("files", nargs="*", metavar="BUNDLE", help="bundles, in the order of their blocks, or none")
     merge.add_argument("--base", required=True, metavar="DIR", help="folder of any fast text tokenizer")
     merge.add_argument("-o", "--out", required=True, type=Path, metavar="OUT", help="folder for the vocabulary")
     width = merge.add_mutually_exclusive_group()
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
     )
     show(vocabulary)
-    print(f"{args.base} + {' + '.join(args.files)} -> {args.out}")
+    print(f"{' + '.join([str(args.base), *args.files])} -> {args.out}")
     return 0
 
 

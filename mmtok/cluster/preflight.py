@@ -14,7 +14,7 @@ from datamodules.manifest import MANIFEST
 from datamodules.order import BatchPlan
 from datamodules.shards import ShardSet
 from mmtok.cluster.config import ClusterConfig
-from mmtok.config import RunConfig, differences, load_config
+from mmtok.config import AnyConfig, RunConfig, differences, load_config
 from mmtok.export.folder import is_model
 from mmtok.loading import checkpoint_path
 from mmtok.losses.base import Loss, losses
@@ -85,13 +85,14 @@ def missing_weights(config: RunConfig) -> Iterator[str]:
             yield f"loss.{name} lacks {lack.replace('loss.NAME', f'loss.{name}')}"
 
 
-def missing_data(config: RunConfig, cluster: ClusterConfig | None = None) -> Iterator[str]:
+def missing_data(config: AnyConfig, cluster: ClusterConfig | None = None) -> Iterator[str]:
     """Local shard sets, tars of them and checkpoints that are not there. Remote ones are not asked for.
 
     Args:
         config: the run.
         cluster: where it runs; tells where on this machine a container's folders are.
     """
+    begins = config.init_from if isinstance(config, RunConfig) else None
     paths = _training_sets(config)
     for path in [*paths, *_validation_sets(config)]:
         if "://" in path:
@@ -109,22 +110,22 @@ def missing_data(config: RunConfig, cluster: ClusterConfig | None = None) -> Ite
         # As `datamodules/module.py` looks for them.
         if not any((home.parent / name / MANIFEST).is_file() for home in homes for name in ("val", "test")):
             yield f"no set 'val' or 'test' stands beside {homes[0]}. Name one: data.val_shards=FOLDER"
-    if config.init_from:
+    if begins:
         try:
-            place = _outside(config.init_from, cluster)
+            place = _outside(begins, cluster)
             start = checkpoint_path(place)
             if not is_model(place) and not start.is_file():
-                yield f"init_from={config.init_from}: there is no {start}."
+                yield f"init_from={begins}: there is no {start}."
         except ValueError as error:
             yield f"init_from: {error}"
 
 
-def _training_sets(config: RunConfig) -> list[str]:
+def _training_sets(config: AnyConfig) -> list[str]:
     shards = config.data.shards
     return [shards] if isinstance(shards, str) else [weighted.path for weighted in shards]
 
 
-def _validation_sets(config: RunConfig) -> list[str]:
+def _validation_sets(config: AnyConfig) -> list[str]:
     named = config.data.val_shards or ()
     return [named] if isinstance(named, str) else list(named)
 

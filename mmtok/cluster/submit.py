@@ -17,7 +17,7 @@ from mmtok.cluster.config import ClusterConfig, load_cluster
 from mmtok.cluster.preflight import preflight
 from mmtok.cluster.script import Job, render
 from mmtok.cluster.status import JOB
-from mmtok.config import RunConfig, dump_yaml, fingerprint, load_config
+from mmtok.config import FitConfig, RunConfig, dump_yaml, fingerprint, load_any, load_config
 from mmtok.schema import ConfigError
 from mmtok.training.lease import read_lease
 
@@ -61,6 +61,12 @@ def plan(layers: Sequence[str], settings: Sequence[str], cluster: str, array: st
     own = [word for word in settings if not word.startswith(CLUSTER)]
     if len(layers) == 1 and (Path(layers[0]) / "config.yaml").is_file():
         own = [f"run_dir={layers[0]}", *own]
+    if isinstance(load_any(layers, own).config, FitConfig):
+        command = shlex.join(["mmtok", "train", *layers, *own])
+        raise ConfigError(
+            f"{layers[0]} is fitted by one process, in one pass that nothing has to continue. A plain job does it: "
+            f"sbatch --ntasks=1 --cpus-per-task=16 --wrap {shlex.quote(command)}"
+        )
     # Before what was typed, so that a number that does not match the cluster is found and not hidden.
     fitted = [f"trainer.num_nodes={shape.nodes}", f"trainer.devices={shape.tasks}", *own]
     base = load_config(layers, fitted).config

@@ -32,6 +32,7 @@ from mmtok.tokenizers.audio import AudioTokenizer
 from mmtok.tokenizers.base import Tokenizer
 from mmtok.tokenizers.chunks import LONG, Chunked
 from mmtok.tokenizers.exported import PARTS, Absent, leave_out
+from mmtok.tokenizers.subword import SubwordTokenizer
 
 AHEAD = 4
 """Batches whose codes wait to be turned into members."""
@@ -108,6 +109,12 @@ def open_tokenizer(settings: Settings) -> tuple[Tokenizer, TokenSpec]:
         ValueError: there is none, it has no codes or no encoder, or the bundle's files do not belong together.
     """
     tokenizer = load(settings.tokenizer, raw=settings.raw)
+    if isinstance(tokenizer, SubwordTokenizer):
+        raise ValueError(
+            f"{settings.tokenizer} is a vocabulary of text, and mmtok pack takes texts as they are. Run: mmtok export "
+            f"{settings.tokenizer} OUT; mmtok vocab merge --base OUT -o VOCAB; mmtok pack {settings.shards} "
+            "--vocab VOCAB --order text"
+        )
     if not tokenizer.quantizer.codebook_sizes:
         raise ValueError(f"{settings.tokenizer} was trained without codes, so there are none to write.")
     encoder = tokenizer.networks.encoder

@@ -67,7 +67,7 @@ class Vocabulary:
 
         Args:
             text: ids of the text tokenizer, its added tokens included.
-            specs: of the tokenizers; their prefixes differ.
+            specs: of the tokenizers; their prefixes differ. None make a vocabulary of text alone.
             digits: the text's own ids of 0 to 9 and *, where each is one token; else they become specials.
             rows: at least so many rows in the table: those a model has already.
             base_sha256: of the text tokenizer's file.
@@ -76,7 +76,7 @@ class Vocabulary:
             ValueError: two tokenizers have one prefix, so that their tokens would have the same names.
         """
         prefixes = [spec.prefix for spec in specs]
-        if not specs or len(set(prefixes)) < len(prefixes):
+        if len(set(prefixes)) < len(prefixes):
             raise ValueError(f"prefixes {prefixes} must differ. Export one with another: mmtok export ... --prefix.")
         free = text + len(SPECIALS) * len(specs)
         if any(spec.header for spec in specs) and not digits:

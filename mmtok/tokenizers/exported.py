@@ -68,7 +68,8 @@ def require_whole(tokenizer: Tokenizer, why: str) -> None:
     Raises:
         ValueError: says `why`, and which half is lacking.
     """
-    for half in (tokenizer.networks.encoder, tokenizer.networks.decoder):
+    networks = getattr(tokenizer, "networks", None)  # what was fitted has none, and is whole
+    for half in (networks.encoder, networks.decoder) if networks is not None else ():
         if isinstance(half, Absent):
             raise ValueError(f"{why}: it was exported without its {half.lacking}. Use a whole bundle.")
 

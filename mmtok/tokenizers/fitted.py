@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -14,6 +14,9 @@ from mmtok.tokenizers.base import Tokenizer, TokenizerConfig
 @dataclass(frozen=True, kw_only=True)
 class FittedConfig(TokenizerConfig):
     """A tokenizer whose recipe has no loss, no optimiser and no quantizer to train."""
+
+    REQUIRES: ClassVar[tuple[str, ...]] = ()
+    """Packages beyond numpy, torch and safetensors."""
 
 
 class FittedTokenizer(Tokenizer):

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -42,6 +42,8 @@ _WITHOUT_EFFECT = {
 @dataclass(frozen=True, kw_only=True)
 class SubwordConfig(FittedConfig):
     """What the vocabulary is made of. The same words as in `tokenizers` where it has them."""
+
+    REQUIRES: ClassVar[tuple[str, ...]] = ("tokenizers",)
 
     model: Literal["bpe", "unigram", "bytes"] = "bpe"
     """Merge the most frequent pairs; keep the pieces of the likeliest cuts; or learn nothing: 256 bytes."""

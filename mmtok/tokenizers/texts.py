@@ -13,13 +13,14 @@ def read_text(source: Any) -> list[str]:
     Raises:
         ValueError: it is no UTF-8.
     """
+    name = str(source) if isinstance(source, Path) else "this"
     if isinstance(source, Path):
         source = source.read_bytes()
     if isinstance(source, bytes):
         try:
             return [source.decode()]
         except UnicodeDecodeError as error:
-            raise ValueError(f"this is no UTF-8: byte {error.start}. Convert it first: iconv -t UTF-8.") from error
+            raise ValueError(f"{name} is no UTF-8: byte {error.start}. Convert it first: iconv -t UTF-8.") from error
     return [source] if isinstance(source, str) else list(source)
 
 

@@ -31,7 +31,7 @@ def overview(story: Story) -> Section:
 
 
 def _row(run: Run, story: Story) -> list[Cell]:
-    tokenizer, quantizer = run.config.get("tokenizer", {}), run.config.get("quantizer", {})
+    tokenizer, quantizer = run.config.get("tokenizer", {}), run.config.get("quantizer") or {}
     data, trainer = run.config.get("data", {}), run.config.get("trainer", {})
     encoder = tokenizer.get("encoder") or {}
     measured = run.report.get("choices", {}).get("data", {})
