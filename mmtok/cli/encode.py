@@ -52,7 +52,7 @@ def coder(tokenizer: Tokenizer, args: argparse.Namespace) -> Tiles | Chunks | Wh
         raise ValueError(f"--tile is for pictures, and this tokenizer is of modality '{modality}'. Leave it out.")
     if args.chunk != AUTO and modality != "audio":
         raise ValueError(f"--chunk is for sounds, and this tokenizer is of modality '{modality}'. Leave it out.")
-    return CODERS[modality](tokenizer, args)
+    return CODERS.get(modality, lambda tokenizer, args: Whole(tokenizer))(tokenizer, args)
 
 
 class Whole:
@@ -76,9 +76,8 @@ CODERS: dict[str, Callable[[Any, argparse.Namespace], Tiles | Chunks | Whole]] =
     "image": lambda tokenizer, args: Tiles(tokenizer, args.tile),
     # Optimized: half a second, and a quarter to a half faster from then on.
     "audio": lambda tokenizer, args: Chunks(tokenizer.optimize(), args.chunk),
-    "text": lambda tokenizer, args: Whole(tokenizer),
 }
-"""Modality -> what encodes and decodes its files."""
+"""Modality -> what encodes and decodes its files; those of others are taken whole."""
 
 
 def run(args: argparse.Namespace) -> int:

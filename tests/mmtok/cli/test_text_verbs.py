@@ -53,8 +53,8 @@ def test_a_file_becomes_codes_and_the_very_same_file(run, tmp_path, form):
 @pytest.mark.parametrize(
     ("content", "words", "said"),
     [
-        (b"ok", ["--tile", "64"], "--tile is for pictures, and this tokenizer is for texts. Leave it out."),
-        (b"ok", ["--chunk", "2"], "--chunk is for sounds, and this tokenizer is for texts. Leave it out."),
+        (b"ok", ["--tile", "64"], "--tile is for pictures, and this tokenizer is of modality 'text'. Leave it out."),
+        (b"ok", ["--chunk", "2"], "--chunk is for sounds, and this tokenizer is of modality 'text'. Leave it out."),
         (b"ok", ["--budget", "2"], "each is encoded whole"),
         (b"caf\xe9", [], "a.txt is no UTF-8: byte 3."),
     ],
@@ -138,7 +138,8 @@ def test_a_fit_that_is_killed_leaves_nothing_half_done_and_is_done_again(run, sh
             f"stop = {stop!r}\n"
             "def hang(*args, **kwargs):\n    print('here', flush=True); time.sleep(60)\n"
             "replace = fit.os.replace\n"
-            "if stop == 'save':\n    fit.os.replace = lambda a, b: (hang if str(b).endswith('.ckpt') else replace)(a, b)\n"
+            "last = lambda a, b: (hang if str(b).endswith('.ckpt') else replace)(a, b)\n"
+            "if stop == 'save':\n    fit.os.replace = last\n"
             "else:\n    engine.trainer_of = hang\n"
             "from mmtok.cli import main\nmain(sys.argv[1:])\n"
         )
