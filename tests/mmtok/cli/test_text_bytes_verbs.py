@@ -131,6 +131,7 @@ def test_what_makes_no_sense_is_refused_in_a_line(run, texts, tmp_path, capsys, 
     assert said in error
 
 
+@pytest.mark.slow
 def test_quantizers_are_compared_by_the_same_verb(texts, tmp_path):
     own = [word for word in SMALL if not word.startswith("quantizer.")]
     ask = [word for one in ("prior.steps=2", "prior.width=16", "prior.heads=2", "probe.steps=2", "cost.rounds=1",
