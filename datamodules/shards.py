@@ -261,14 +261,18 @@ class ShardSet:
             "source": m.source,
             "licence": m.licence,
             "fingerprint": m.fingerprint,
-        } | self._of_sounds()
+        } | self._measured()
 
-    def _of_sounds(self) -> dict[str, Any]:
-        """What a build of sounds measured."""
+    def _measured(self) -> dict[str, Any]:
+        """What a build measured of its kind."""
         facts = self.manifest.provenance
-        if not facts.keys() >= {"hours", "sample_rates"}:
-            return {}
-        return {"hours": facts["hours"], "sample rates": ", ".join(f"{int(rate):,}" for rate in facts["sample_rates"])}
+        plain = {
+            name: facts[key] for key, name in
+            (("hours", "hours"), ("width", "width"), ("exact_duplicates", "exact duplicates")) if key in facts
+        }  # fmt: skip
+        if rates := facts.get("sample_rates"):
+            plain["sample rates"] = ", ".join(f"{int(rate):,}" for rate in rates)
+        return plain
 
 
 def share_of_files(sets: int) -> int:

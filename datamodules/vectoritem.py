@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +29,7 @@ class Item(NamedTuple):
     """What the vector was made of; empty where it was not read, or there is none."""
 
 
-def read_item(name: str, members: dict[str, bytes], width: int | None = None) -> Item:
+def read_item(name: str, members: Mapping[str, bytes], width: int | None = None) -> Item:
     """The members of a sample as a vector, its class, key, and text where that was read.
 
     Args:

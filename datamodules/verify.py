@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from datamodules.decode import DecodeError, decode, image_extension, is_decodable, may_hold_code, sound_extension
+from datamodules.manifest import Manifest
 from datamodules.remote import is_remote, shown
 from datamodules.report import Category, ShardReport
 from datamodules.shardindex import ShardError, ShardIndex
 from datamodules.shards import ShardSet
 from datamodules.tarscan import scan_file
+from datamodules.vectoritem import read_item
 
-CONTENT = {"images": image_extension, "audio": sound_extension}
-"""Kind of a set -> what finds the member that its samples are about."""
+
+def _vector(members: Mapping[str, bytes], manifest: Manifest) -> None:
+    read_item("", members, manifest.provenance.get("width"))
+
+
+CONTENT: dict[str, Callable[[Mapping[str, bytes], Manifest], object]] = {
+    "images": lambda members, _: image_extension(members),
+    "audio": lambda members, _: sound_extension(members),
+    "vectors": _vector,
+}
+"""Kind of a set -> what looks at the member that its samples are about, and raises DecodeError."""
 
 
 def verify(
@@ -95,7 +106,7 @@ def _check_samples(shards: ShardSet, number: int, count: int, wanted: int | None
         report.samples += 1
         if shards.manifest.kind in CONTENT:
             try:
-                CONTENT[shards.manifest.kind](sample.members)
+                CONTENT[shards.manifest.kind](sample.members, shards.manifest)
             except DecodeError as error:
                 report.add(name, "undecodable", sample.key, str(error))
         for extension, data in sample.members.items():

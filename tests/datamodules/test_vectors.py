@@ -14,6 +14,7 @@ from datamodules.decode import DecodeError
 from datamodules.reader import BadDataError
 from datamodules.shards import ShardSet
 from datamodules.vectoritem import as_vector, read_items
+from datamodules.verify import verify
 from datamodules.writer import ShardWriter
 from mmtok.schema import ConfigError
 
@@ -226,3 +227,13 @@ def test_sets_of_different_widths_are_refused_before_training(tmp_path):
         module(narrow, val_shards=str(wide)).plan(seed=0, accumulate=1)
     with pytest.raises(ConfigError, match=r"narrow holds vectors of 3 numbers; data.width says 5"):
         module(narrow, width=5).sample(0)
+
+
+def test_verify_names_vectors_that_are_none(built, tmp_path):
+    assert verify(ShardSet.open(built.out / "train")).ok
+    info = ShardSet.open(built.out / "train").info()
+    assert (info["width"], info["exact duplicates"]) == (8, 0)
+    bad = [np.ones(4, np.float32), np.full(4, np.inf, np.float32), np.ones((2, 2), np.float32), np.ones(4, np.int64)]
+    report = verify(ShardSet.open(written(tmp_path / "bad", bad)))
+    assert not report.ok
+    assert {(one.name, one.category) for one in report.findings} == {(f"k00{i}", "undecodable") for i in (1, 2, 3)}
