@@ -46,6 +46,10 @@ class Subject:
         path = cell.arm.path
         tokenizer = adapted(path) if ":" in path else load(path or folder)
         spec = tokenizer.spec
+        if config.data.gives not in ("", spec.modality):
+            raise ConfigError(
+                f"{cell.arm.name} is for {spec.modality}, and the recipe's data give {config.data.gives}."
+            )
         rate = getattr(config.data, "sample_rate", None)
         if spec.sample_rate != rate:
             raise ConfigError(

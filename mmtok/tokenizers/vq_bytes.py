@@ -6,20 +6,20 @@ text, a vocabulary (`subword`) is shorter and exact: docs/text_neural.md says wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmtok.codes import Codes, CodeSpec
 from mmtok.networks.base import EncoderConfig, networks
 from mmtok.networks.bytes1d import Bytes1dConfig
 from mmtok.quantizers.base import Quantizer
-from mmtok.tokenizers.base import Latents, Tokenizer, TokenizerConfig, refuse_ids, register_tokenizer
+from mmtok.tokenizers.base import Latents, Tokenizer, TokenizerConfig, evaluating, refuse_ids, register_tokenizer
 from mmtok.tokenizers.texts import check_texts, read_text, write_text
 
 VALUES = 256
@@ -117,12 +117,20 @@ class VQBytesTokenizer(Tokenizer):
         gain: Tensor | None = None,
     ) -> Tensor:
         """Values (B, T, D) -> logits (B, 256, S)."""
-        reach, hop = self.networks.reach, self.networks.downsample
-        around = 0 if reach is None else max(reach.decoder)
-        return self._in_pieces(self.networks.decoder, values.transpose(1, 2), mask, (1, hop), around)[..., : size[0]]
+        steps = 1, self.networks.downsample
+        logits = self._in_pieces(self.networks.decoder, values.transpose(1, 2), mask, steps, self._around_decoder)
+        return logits[..., : size[0]]
+
+    def _likeliest(self, z: Tensor, mask: Tensor | None) -> Tensor:
+        """Bytes (B, 1, S), uint8: a book's logits would take a thousand times its room."""
+        return self.networks.decoder(z, mask).argmax(1, keepdim=True).to(torch.uint8)
+
+    @property
+    def _around_decoder(self) -> int:
+        return 0 if self.networks.reach is None else max(self.networks.reach.decoder)
 
     def _in_pieces(
-        self, network: nn.Module, x: Tensor, mask: Tensor | None, steps: tuple[int, int], around: int
+        self, network: Callable[..., Tensor], x: Tensor, mask: Tensor | None, steps: tuple[int, int], around: int
     ) -> Tensor:
         """What a network makes of x (B, C, n), a long one piece by piece, so that memory does not grow with a book.
 
@@ -180,7 +188,11 @@ class VQBytesTokenizer(Tokenizer):
                 f"{codes.lengths.tolist()} positions of {hop} bytes cannot hold {_sizes(codes)} bytes. lengths count "
                 "positions, source_size bytes."
             )
-        x = super().decode(codes).argmax(1, keepdim=True).to(torch.uint8)
+        with torch.inference_mode(), evaluating(self):
+            values = self.quantizer.decode(codes.ids).transpose(1, 2)
+            mask = torch.arange(values.shape[2], device=values.device) < codes.lengths[:, None]
+            x = self._in_pieces(self._likeliest, values, mask, (1, hop), self._around_decoder)
+        x = x[..., : max(_sizes(codes))]
         within = torch.arange(x.shape[2], device=x.device) < codes.source_size[..., None].to(x.device)
         return x.masked_fill(~within, 0)
 

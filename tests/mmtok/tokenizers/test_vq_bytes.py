@@ -75,10 +75,12 @@ def test_a_long_text_in_pieces_is_what_it_is_whole(strides, monkeypatch):
     x, lengths = to_bytes(["many words, " * 40, "few"])
     with torch.inference_mode():
         whole = tokenizer(x, lengths)
+        bytes_ = build("vq", strides).decode_bytes(build("vq", strides).encode(x, lengths))
         monkeypatch.setattr(vq_bytes, "PIECE", 5)
         pieces = tokenizer(x, lengths)
     torch.testing.assert_close(pieces.latents.z, whole.latents.z, atol=1e-5, rtol=0)
     torch.testing.assert_close(pieces.x, whole.x, atol=1e-5, rtol=0)
+    assert torch.equal(build("vq", strides).decode_bytes(build("vq", strides).encode(x, lengths)), bytes_)
 
 
 def test_without_lengths_all_bytes_count():

@@ -37,6 +37,19 @@ def test_tensorboard_hides_the_overlap_of_a_resumed_run(tmp_path):
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(10, 10), (20, 20), (30, 50), (40, 60)]
 
 
+def test_a_text_keeps_its_lines_and_signs(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = RunLog(LogConfig(), tmp_path)
+    log.open(0)
+    log.text(10, "media/reconstruction", "# no heading\n*a* <b>")
+    log.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    (shown,) = events.Tensors("media/reconstruction/text_summary")
+    assert shown.tensor_proto.string_val[0].decode() == "    # no heading\n    *a* <b>"
+
+
 def test_only_the_process_that_opens_writes(tmp_path):
     log = RunLog(LogConfig(), tmp_path / "run")
     log.scalars(1, {"loss": 1.0})

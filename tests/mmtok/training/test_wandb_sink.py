@@ -323,3 +323,11 @@ def test_sounds_are_logged_once_and_can_be_played(tmp_path):
     samples, rate = soundfile.read(next(tmp_path.glob("wandb/*/files/media/audio/**/*.wav")))
     assert (rate, len(samples)) == (8000, 800)
     assert samples[0] == pytest.approx(0.25, abs=1e-4)
+
+
+def test_texts_arrive_as_they_are_written(tmp_path):
+    log = start(tmp_path)
+    log.text(20, "media/reconstruction", "one <b>\n  two")
+    log.close()
+    page = next(tmp_path.glob("wandb/*/files/media/html/**/*.html")).read_text()
+    assert "<pre>one &lt;b&gt;\n  two</pre>" in page
