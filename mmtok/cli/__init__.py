@@ -107,7 +107,7 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
 def describe(error: Exception) -> str:
     """One error as one message, with what is missing where a module is."""
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"the Python package '{error.name}' is missing. Install it, or 'pip install mmtok[train]' for all."
+        return f"the Python package '{error.name}' is missing. Install it, or 'pip install mmtok[all]' for everything."
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}."
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # a write does not know its file
