@@ -176,7 +176,7 @@ def by_levels(tokenizer: VectorTokenizer, items: Coded) -> list[dict[str, Any]]:
     """The error with the first levels only, where levels can be left out."""
     depth = tokenizer.quantizer.depth
     each = len(tokenizer.spec.codebook_sizes) // depth
-    device = tokenizer.mean.device
+    device = tokenizer.standard.mean.device
     rows = []
     for levels in range(1, depth + 1 if depth > 1 else 1):
         total = 0.0

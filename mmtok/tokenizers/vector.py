@@ -20,12 +20,10 @@ from mmtok.networks.base import EncoderConfig, networks
 from mmtok.networks.mlp import MLPConfig
 from mmtok.networks.rotation import Rotation, RotationConfig
 from mmtok.quantizers.base import Quantizer
-from mmtok.reduce import of_first_rank
 from mmtok.tokenizers.base import Latents, Tokenizer, TokenizerConfig, register_tokenizer
 from mmtok.tokenizers.fitted import FittedConfig, FittedTokenizer
+from mmtok.tokenizers.standard import Standard
 
-_CONSTANT = 1e-6
-"""A channel that varies by less than this share of the largest deviation is a constant."""
 _OPQ_ROUNDS = 8
 
 
@@ -50,16 +48,11 @@ class VectorTokenizer(Tokenizer):
     """x (B, F) finite <-> ids (B, L, 1).
 
     Attributes:
-        mean: (F,) of the training set.
-        deviation: (F,) of the training set; 1 where a channel is constant.
-        measured: () int64, vectors behind the two; 0 until `measure`. A buffer, so that a run that goes on knows.
+        standard: before the encoder. A part with buffers of its own, which is all that transformers keeps of buffers.
     """
 
     config: VectorTokenizerConfig
     suffix = ".npy"
-    mean: Tensor
-    deviation: Tensor
-    measured: Tensor
 
     def __init__(self, config: VectorTokenizerConfig, quantizer: Quantizer | None) -> None:
         super().__init__()
@@ -68,9 +61,7 @@ class VectorTokenizer(Tokenizer):
         self.config = config
         self.networks = networks.build(config.encoder)
         self.quantizer = quantizer
-        self.register_buffer("mean", torch.zeros(config.width))
-        self.register_buffer("deviation", torch.ones(config.width))
-        self.register_buffer("measured", torch.zeros((), dtype=torch.int64))
+        self.standard = Standard(config.width)
 
     @property
     def spec(self) -> CodeSpec:
@@ -79,27 +70,18 @@ class VectorTokenizer(Tokenizer):
 
     @property
     def wants_sample(self) -> bool:
-        return self.config.standardize and not int(self.measured)
+        return self.config.standardize and not int(self.standard.measured)
 
-    @torch.no_grad()
     def measure(self, sample: Iterable[Tensor]) -> None:
-        count, mean, square = 0, torch.zeros(self.config.width, dtype=torch.float64), torch.zeros(())
-        for rows in sample:
-            self.check(rows)
-            count, mean, square = _gather(count, mean, square, rows.double().cpu())
-        if not count:
-            raise ValueError("there is nothing to measure: the training set gave no vector.")
-        deviation = (square / count).sqrt()
-        constant = deviation <= _CONSTANT * deviation.max()
-        # The first rank's: machines round sums differently, and ranks must not part.
-        found = of_first_rank(torch.stack([mean, deviation.masked_fill(constant, 1.0)]).float().to(self.mean.device))
-        self.mean.copy_(found[0])
-        self.deviation.copy_(found[1])
-        self.measured.fill_(count)
+        self.standard.measure(self._checked(rows) for rows in sample)
 
     def compared(self, x: Tensor) -> Tensor:
         """(B, F) vectors as they came -> standardised: what the encoder sees, and what errors are measured in."""
-        return (x - self.mean) / self.deviation
+        return self.standard(x)
+
+    def _checked(self, x: Tensor) -> Tensor:
+        self.check(x)
+        return x
 
     def preprocess(self, source: Any) -> Tensor:
         """A .npy file, its bytes or an array (F,) or (B, F) -> x (B, F).
@@ -143,7 +125,7 @@ class VectorTokenizer(Tokenizer):
         mask: Tensor | None = None,
         gain: Tensor | None = None,
     ) -> Tensor:
-        return self.networks.decoder(values[:, 0]).float() * self.deviation + self.mean
+        return self.standard.back(self.networks.decoder(values[:, 0]).float())
 
     def write(self, x: Tensor, path: Path) -> None:
         np.save(path, x.cpu().numpy(), allow_pickle=False)
@@ -187,7 +169,7 @@ class FittedVectorTokenizer(VectorTokenizer, FittedTokenizer):
 
     @property
     def fitted(self) -> bool:
-        return bool(self.measured)
+        return bool(self.standard.measured)
 
     def fit(self, sample: Iterable[Tensor]) -> dict[str, float]:
         rows = torch.cat([rows.float() for rows in sample] or [torch.empty(0, self.config.width)])
@@ -199,7 +181,7 @@ class FittedVectorTokenizer(VectorTokenizer, FittedTokenizer):
         if self.config.rotate:
             self.networks.turn(self._fit_rotation(z))
         self.quantizer.fit(self.networks.encoder(z))
-        self.measured.fill_(len(rows))
+        self.standard.measured.fill_(len(rows))
         error = (self._coded(self.networks.encoder(z)) - self.networks.encoder(z)).square().mean()
         return {"vectors": len(rows), "error": round(float(error), 4)}
 
@@ -245,14 +227,3 @@ def read_array(source: Any) -> np.ndarray:
     if array.dtype.kind not in "fiu" or array.ndim not in (1, 2):
         raise ValueError(f"an array of {array.dtype} {array.shape} is no vector (F,) nor several (B, F) of numbers.")
     return array
-
-
-def _gather(count: int, mean: Tensor, square: Tensor, rows: Tensor) -> tuple[int, Tensor, Tensor]:
-    """Number, mean and summed squared deviations of more rows, without loss of digits (Chan et al. 1983)."""
-    if not len(rows):
-        return count, mean, square
-    own = rows.mean(0)
-    total = count + len(rows)
-    apart = own - mean
-    square = square + (rows - own).square().sum(0) + apart.square() * count * len(rows) / total
-    return total, mean + apart * len(rows) / total, square

@@ -94,12 +94,12 @@ def test_standardised_vectors_have_mean_0_and_deviation_1_whatever_the_batches()
     one, many = trained(), trained()
     one.measure([x])
     many.measure(iter(x.split(7)))
-    torch.testing.assert_close(one.mean, many.mean)
-    torch.testing.assert_close(one.deviation, many.deviation)
+    torch.testing.assert_close(one.standard.mean, many.standard.mean)
+    torch.testing.assert_close(one.standard.deviation, many.standard.deviation)
     seen = one.compared(x)
     torch.testing.assert_close(seen.mean(0), torch.zeros(WIDTH), atol=1e-2, rtol=0)
     torch.testing.assert_close(seen.std(0, correction=0), torch.ones(WIDTH), rtol=1e-3, atol=0)
-    assert int(one.measured) == len(x)
+    assert int(one.standard.measured) == len(x)
 
 
 def test_a_constant_channel_is_left_as_it_is():
@@ -107,7 +107,7 @@ def test_a_constant_channel_is_left_as_it_is():
     x[:, 3] = 0.25
     made = trained()
     made.measure([x])
-    assert made.deviation[3] == 1
+    assert made.standard.deviation[3] == 1
     assert made.compared(x)[:, 3].abs().max() < 1e-6
 
 
