@@ -2,6 +2,7 @@
 
   mmtok export runs/vqgan out/image-f16
   mmtok export runs/codec out/voices --encoder-only --prefix voice --layout parallel
+  mmtok export runs/rqvae out/packages --items data/packages/train,data/packages/val
   mmtok export runs/codec --as hf-dac -o models/codec
   mmtok export runs/bpe out/text                       # a vocabulary: AutoTokenizer.from_pretrained(OUT)
 
@@ -20,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 from mmtok.cli.files import refuse_existing
 
 if TYPE_CHECKING:
+    from mmtok.corpus import Corpus, Method
     from mmtok.export.provenance import Provenance
+    from mmtok.tokenizers.base import Tokenizer
     from mmtok.tokenizers.subword import SubwordTokenizer
 
 BUNDLE_ONLY = (
@@ -34,6 +37,9 @@ BUNDLE_ONLY = (
     "delays",
     "rows",
     "header",
+    "items",
+    "collisions",
+    "extra_size",
 )
 
 
@@ -58,6 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     contract.add_argument("--delays", type=int, nargs="+", metavar="N", help="parallel: positions a level comes late")
     contract.add_argument("--rows", action="store_true", help="pictures: a token after each row but the last")
     contract.add_argument("--header", action="store_true", help="pictures: their height and width before the codes")
+    corpus = parser.add_argument_group("the items of a tokenizer of vectors (item_to_codes.parquet, trie.json)")
+    corpus.add_argument("--items", metavar="SET[,SET]", help="shard sets whose vectors are coded, and go along")
+    corpus.add_argument(
+        "--collisions", choices=("extra", "sinkhorn", "none"), help="items of the same codes: a further level numbers "
+        "them (default), other last codes part them, or they are left",
+    )  # fmt: skip
+    corpus.add_argument("--extra-size", type=int, metavar="N", help="ids of that level (default 256)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -116,9 +129,11 @@ def bundle(args: argparse.Namespace, out: Path) -> int:
     part: Part = "encoder" if args.encoder_only else "decoder" if args.decoder_only else "both"
     contract = inherited(Path(args.tokenizer)) | choices(args)
     prefix = contract.pop("prefix", "")
+    items = coded(args, tokenizer)
     write_bundle(
         tokenizer,
         out,
+        items=items,
         part=part,
         prefix=args.prefix or prefix,
         provenance=provenance,
@@ -133,6 +148,26 @@ def bundle(args: argparse.Namespace, out: Path) -> int:
     print(f"golden: {len(clear)} inputs, {sum(clear) / len(clear):.1%} of their ids promised (margin above 1e-4)")
     print(f"AutoModel.from_pretrained({str(out)!r}, trust_remote_code=True); mmtok verify {quote(str(out))}")
     return 0
+
+
+def coded(args: argparse.Namespace, tokenizer: Tokenizer) -> Corpus | None:
+    """The corpus that `--items` asks for.
+
+    Raises:
+        ValueError: an option of it without it, or one that makes no sense.
+    """
+    if not args.items:
+        for name in ("collisions", "extra_size"):
+            if getattr(args, name) is not None:
+                raise ValueError(f"--{name.replace('_', '-')} is of items, and none are named: --items SET.")
+        return None
+    from mmtok.export.items import code_items
+
+    method: Method = args.collisions or "extra"
+    size = args.extra_size
+    if size is not None and (method != "extra" or size < 1):
+        raise ValueError(f"--extra-size={size} is of the level that --collisions extra adds, and 1 or more.")
+    return code_items(tokenizer, args.items, method=method, extra_size=size or 256, say=print)
 
 
 def inherited(source: Path) -> dict[str, Any]:

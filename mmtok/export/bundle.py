@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 from mmtok import __version__
+from mmtok.corpus import PARQUET, TRIE, Corpus
 from mmtok.export.card import card
 from mmtok.export.drafts import replaced
 from mmtok.export.folder import CONFIG, OURS, PREPROCESSOR, WEIGHTS
 from mmtok.export.golden import golden, ids_sha256, leaves_called, write_golden
+from mmtok.export.preprocessor import preprocessor
 from mmtok.export.provenance import EVALUATION, Provenance, published
 from mmtok.export.sealed import MANIFEST, VERSION, listed
 from mmtok.export.sources import HUB, flatten
@@ -51,6 +53,7 @@ def write_bundle(
     provenance: Provenance | None = None,
     programs: bool = False,
     overwrite: bool = False,
+    items: Corpus | None = None,
     **layout: Any,
 ) -> Path:
     """Write a tokenizer as a bundle.
@@ -63,6 +66,7 @@ def write_bundle(
         provenance: what is known of its training.
         programs: add `encoder.pt2` and `decoder.pt2`, exported by `torch.export`.
         overwrite: replace a bundle that exists.
+        items: coded with it; they go along as item_to_codes.parquet and trie.json.
         **layout: further fields of the `TokenSpec`.
 
     Returns:
@@ -79,7 +83,12 @@ def write_bundle(
         raise ValueError(
             f"quantizer.name={quantizers.name_of(tokenizer.quantizer.config)} gives no codes, and a bundle is for them."
         )
+    if items is not None:
+        layout |= of_items(items, tokenizer)
     with replaced(target, MANIFEST, overwrite) as draft:
+        if items is not None:
+            items.save(draft / PARQUET)
+            items.trie().save(draft / TRIE, items)
         _write(tokenizer, draft, part, prefix, made, programs, layout, target.name)
     return target
 
@@ -121,6 +130,19 @@ def _write(
     shutil.copyfile(license_file, folder / LICENSE)
     (folder / CARD).write_text(card(tokenizer, spec, part, made, name), encoding="utf-8")
     _json(folder / MANIFEST, manifest(folder, spec))
+
+
+def of_items(items: Corpus, tokenizer: Tokenizer) -> dict[str, Any]:
+    """The field of a `TokenSpec` that a corpus decides.
+
+    Raises:
+        ValueError: another tokenizer made its codes.
+    """
+    if items.fingerprint != tokenizer.fingerprint():
+        raise ValueError(
+            f"the items were coded by the tokenizer {items.fingerprint}, and this is {tokenizer.fingerprint()}."
+        )
+    return {"extra_size": items.sizes[-1]} if "disambiguation" in items.kinds else {}
 
 
 def folded(tokenizer: Tokenizer, plugins: tuple[str, ...] = ()) -> Tokenizer:
@@ -187,34 +209,6 @@ def configuration(tokenizer: Tokenizer, spec: TokenSpec, part: Part, made: Prove
         "tokenizer": to_plain(tokenizer.config),
         "quantizer": to_plain(tokenizer.quantizer.config),
         "token_spec": json.loads(spec.to_json()),
-    }
-
-
-def preprocessor(tokenizer: Tokenizer) -> dict[str, Any]:
-    """`preprocessor_config.json`: what a signal must be, and how many positions it has then."""
-    spec = tokenizer.spec
-    step, name = spec.downsample, "processing_mmtok.MmtokProcessor"
-    if spec.modality == "image":
-        return {
-            "auto_map": {"AutoImageProcessor": name, "AutoProcessor": name},
-            "image_processor_type": "MmtokProcessor",
-            "channels": spec.channels,
-            "value_range": [-1.0, 1.0],
-            "size": None,
-            "interpolation": "bicubic",
-            "trained_size": getattr(tokenizer.config, "image_size", None),
-            "downsample": step,
-            "grid": f"ceil(height / {step}) x ceil(width / {step}); the last row and column are repeated to fill it",
-        }
-    return {
-        "auto_map": {"AutoFeatureExtractor": name, "AutoProcessor": name},
-        "feature_extractor_type": "MmtokProcessor",
-        "sampling_rate": spec.sample_rate,
-        "feature_size": spec.channels,
-        "value_range": [-1.0, 1.0],
-        "normalize": getattr(tokenizer.config, "normalize", "none"),
-        "downsample": step,
-        "frames": f"ceil(samples / {step}); silence fills the last one",
     }
 
 

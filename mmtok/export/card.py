@@ -7,12 +7,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmtok import __version__
+from mmtok.corpus import PARQUET, TRIE
 from mmtok.export.provenance import Provenance
 from mmtok.export.token_spec import TokenSpec
 from mmtok.tokenizers.base import Tokenizer
 
-_INPUT = {"image": "picture.png", "audio": "talk.wav"}
-_OUTPUT = {"image": "pictures", "audio": "sounds"}
+_INPUT = {"image": "picture.png", "audio": "talk.wav", "vector": "vectors.npy"}
+_OUTPUT = {"image": "pictures", "audio": "sounds", "vector": "vectors"}
+_GRID = {"image": ", grid=codes.grid"}
+_RANGE = {"image": "in [-1, 1]", "audio": "in [-1, 1]", "vector": "(B, F)"}
+_PER = {"image": "{} pixels a side", "audio": "{} samples", "vector": "a vector"}
 
 
 def card(tokenizer: Tokenizer, spec: TokenSpec, part: str, made: Provenance, name: str) -> str:
@@ -56,18 +60,21 @@ def _use(spec: TokenSpec, part: str) -> Iterator[str]:
         yield f'codes = tok.encode(tok.preprocess("{_INPUT[spec.modality]}"))  # codes.ids: (B, L, T) int64'
         yield 'ids = tok.to_ids(codes, vocab="VOCABULARY")  # made by: mmtok vocab merge'
     if part != "encoder":
-        yield 'x = tok.decode(tok.from_ids(ids, vocab="VOCABULARY", grid=codes.grid))  # in [-1, 1]'
+        grid, numbers = _GRID.get(spec.modality, ""), _RANGE[spec.modality]
+        yield f'x = tok.decode(tok.from_ids(ids, vocab="VOCABULARY"{grid}))  # {numbers}'
     yield "```"
 
 
 def _meaning(tokenizer: Tokenizer, spec: TokenSpec, part: str) -> Iterator[str]:
     sizes = spec.codebook_sizes
     size = f"{len(sizes)} x {sizes[0]:,}" if len(set(sizes)) == 1 else " + ".join(f"{size:,}" for size in sizes)
-    per = "pixels a side" if spec.modality == "image" else "samples"
+    per = _PER[spec.modality].format(spec.downsample)
     yield "| | |"
     yield "|---|---|"
     yield f"| levels x codes | {size} ({spec.quantizer}) |"
-    yield f"| a position | {spec.downsample} {per}, {tokenizer.spec.bits_per_position:.4g} bits |"
+    yield f"| a position | {per}, {tokenizer.spec.bits_per_position:.4g} bits |"
+    if "disambiguation" in spec.kinds:
+        yield f"| last level | numbers items of the same codes; in {PARQUET} and {TRIE}, not in what `encode` gives |"
     if spec.sample_rate:
         yield f"| sample rate | {spec.sample_rate:,} Hz, {spec.sample_rate / spec.downsample:.4g} positions a second |"
     yield f"| layout | {spec.layout.kind}, {spec.layout.order.replace('_', ' ')} |"

@@ -234,7 +234,7 @@ def _codebooks(bundle: Path, spec: TokenSpec) -> list[Tensor]:
     path = bundle / CODEBOOK
     tables = load_file(path) if path.is_file() else {}
     levels = []
-    for level, size in enumerate(spec.codebook_sizes):
+    for level, size in enumerate(spec.coded):
         table = tables.get(f"level_{level}")
         if table is None or table.ndim != 2 or len(table) != size:
             raise ValueError(f"{bundle} has no {CODEBOOK} with level_{level} of {size} codes. Give --init mean.")

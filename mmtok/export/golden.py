@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from mmtok.codes import Codes
 from mmtok.quantizers.base import Quantizer
 from mmtok.tensorfile import write_tensors
 from mmtok.tokenizers.base import Tokenizer, evaluating
+from mmtok.tokenizers.standard import Standard
 
 TENSORS, FACTS = "golden.safetensors", "golden.json"
 MARGIN = 1e-4
@@ -59,20 +60,37 @@ def golden(tokenizer: Tokenizer, part: str = "both") -> list[Golden]:
 
 
 def inputs(tokenizer: Tokenizer) -> list[Tensor]:
-    """Two signals (1, C, ...): one as in training, one of an odd size.
+    """A few signals (1, C, ...): as in training, and of an odd size where sizes differ.
 
     Raises:
         ValueError: there are none for this modality.
     """
+    make = _INPUTS.get(tokenizer.spec.modality)
+    if make is None:
+        raise ValueError(
+            f"there is no bundle for tokenizers of '{tokenizer.spec.modality}' yet: only for {', '.join(_INPUTS)}."
+        )
+    return make(tokenizer)
+
+
+def _pictures(tokenizer: Tokenizer) -> list[Tensor]:
+    step, channels = tokenizer.spec.downsample, tokenizer.spec.channels
+    side = min(getattr(tokenizer.config, "image_size", _LARGEST), _LARGEST)
+    return [_picture(side, side, channels, 0), _picture(2 * step + 3, 3 * step - 1, channels, 1)]
+
+
+def _sounds(tokenizer: Tokenizer) -> list[Tensor]:
     spec = tokenizer.spec
-    step = spec.downsample
-    if spec.modality == "image":
-        side = min(getattr(tokenizer.config, "image_size", _LARGEST), _LARGEST)
-        return [_picture(side, side, spec.channels, 0), _picture(2 * step + 3, 3 * step - 1, spec.channels, 1)]
-    if spec.modality == "audio":
-        rate = spec.sample_rate or 16000
-        return [_sound(max(rate, 8 * step), rate, spec.channels, 0), _sound(5 * step + 3, rate, spec.channels, 1)]
-    raise ValueError(f"there is no bundle for tokenizers of '{spec.modality}' yet: only for images and audio.")
+    step, rate = spec.downsample, spec.sample_rate or 16000
+    return [_sound(max(rate, 8 * step), rate, spec.channels, 0), _sound(5 * step + 3, rate, spec.channels, 1)]
+
+
+def _vectors(tokenizer: Tokenizer) -> list[Tensor]:
+    """As the training set's, by its means and deviations where they are known."""
+    standard = tokenizer.standard
+    assert isinstance(standard, Standard)
+    draws = (torch.randn(1, tokenizer.spec.channels, generator=torch.Generator().manual_seed(n)) for n in range(4))
+    return [standard.back(draw) for draw in draws]
 
 
 def _picture(height: int, width: int, channels: int, seed: int) -> Tensor:
@@ -94,6 +112,11 @@ def _sound(samples: int, rate: int, channels: int, seed: int) -> Tensor:
     fading = torch.sin(6.28 * 523 * time) * 0.3 * torch.exp(-3 * time)
     levels = torch.linspace(1, 0.7, channels)[:, None]
     return ((rising + fading) * levels + 0.02 * torch.randn(channels, samples, generator=noise)).clamp(-1, 1)[None]
+
+
+_INPUTS: dict[str, Callable[[Tokenizer], list[Tensor]]] = {
+    "image": _pictures, "audio": _sounds, "vector": _vectors,
+}  # fmt: skip
 
 
 def _one(tokenizer: Tokenizer, x: Tensor, part: str) -> Golden:

@@ -73,6 +73,9 @@ class TokenSpec:
     """grid: put <|img_row|> after each row but the last (Apertus)."""
     extras: tuple[str, ...] = ()
     """Tensors that `Codes.extras` holds for each item and a language model does not see (a gain)."""
+    kinds: tuple[Literal["code", "disambiguation"], ...] = ()
+    """What each level is, where not all are codes: the last may number the items whose codes are the same. The
+    tokenizer gives none there; the corpus of items does."""
     golden_sha256: str = ""
     """Of the codes of the golden inputs."""
     version: int = VERSION
@@ -87,6 +90,11 @@ class TokenSpec:
         if len(self.layout.delays) not in (0, len(self.codebook_sizes)) or min(self.layout.delays, default=0) < 0:
             delays, levels = list(self.layout.delays), len(self.codebook_sizes)
             raise ValueError(f"delays={delays} must be {levels} numbers of 0 or more, one for each level, or none.")
+        if len(self.kinds) not in (0, len(self.codebook_sizes)) or "disambiguation" in self.kinds[:-1]:
+            raise ValueError(
+                f"kinds={list(self.kinds)} must be one for each of {len(self.codebook_sizes)} levels, and only the "
+                "last one may be of disambiguation."
+            )
         if (self.header or self.rows) and self.length != "grid":
             raise ValueError(f"header and rows are for grids, and length is '{self.length}'.")
         if (self.header or self.rows) and self.layout.kind != "flat":
@@ -102,12 +110,21 @@ class TokenSpec:
 
     def to_json(self) -> str:
         """As it stands in the file."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+        return json.dumps(self._plain(), indent=1) + "\n"
+
+    @property
+    def coded(self) -> tuple[int, ...]:
+        """Sizes of the levels that the tokenizer gives."""
+        return self.codebook_sizes[:-1] if "disambiguation" in self.kinds else self.codebook_sizes
+
+    def _plain(self) -> dict[str, Any]:
+        """Its fields, without `kinds` where all are codes: so say specs that are older than that field."""
+        return {name: value for name, value in asdict(self).items() if name != "kinds" or value}
 
     @property
     def sha256(self) -> str:
         """Of its content, which token shards carry: packing refuses codes of another tokenizer."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self._plain(), sort_keys=True).encode()).hexdigest()
 
     @classmethod
     def parse(cls, content: Mapping[str, Any], of: str = FILE) -> TokenSpec:
@@ -135,12 +152,13 @@ class TokenSpec:
         return cls.parse(read_json(path, "Write a bundle: mmtok export TOKENIZER OUT."), str(path))
 
     @classmethod
-    def of(cls, spec: CodeSpec, *, prefix: str = "", **facts: Any) -> TokenSpec:
+    def of(cls, spec: CodeSpec, *, prefix: str = "", extra_size: int = 0, **facts: Any) -> TokenSpec:
         """The spec of a tokenizer whose codes have a `CodeSpec`.
 
         Args:
             spec: `tokenizer.spec`.
             prefix: of the names of its tokens; by default that of its modality.
+            extra_size: ids of a last level of disambiguation; 0 for none.
             **facts: further fields.
 
         Raises:
@@ -150,9 +168,13 @@ class TokenSpec:
             raise ValueError(f"levels with strides {list(spec.stride)} have no layout; all must tick together.")
         kinds: dict[str, LengthKind] = {"image": "grid", "vector": "fixed"}
         length = facts.pop("length", kinds.get(spec.modality, "frames"))
+        sizes = spec.codebook_sizes
+        if extra_size:
+            facts["kinds"] = (*("code",) * len(sizes), "disambiguation")
+            sizes = (*sizes, extra_size)
         return cls(
             modality=spec.modality,
-            codebook_sizes=spec.codebook_sizes,
+            codebook_sizes=sizes,
             prefix=prefix or PREFIXES[spec.modality],
             downsample=spec.downsample,
             channels=spec.channels,

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from mmtok.corpus import PARQUET, TRIE, Corpus
 from mmtok.export.bundle import (
     CARD,
     CODEBOOK,
@@ -111,7 +112,10 @@ def _spec(bundle: _Bundle) -> Iterator[str]:
     if json.loads(bundle.spec.to_json()) != bundle.config.get("token_spec"):
         yield f"{TOKEN_SPEC} and the token_spec in {CONFIG} differ"
     ours = ("role", "length", "layout", "header", "rows", "golden_sha256")
-    right = spec_of(bundle.tokenizer, bundle.spec.prefix, {name: getattr(bundle.spec, name) for name in ours})
+    layout: dict[str, Any] = {name: getattr(bundle.spec, name) for name in ours}
+    if "disambiguation" in bundle.spec.kinds:
+        layout["extra_size"] = bundle.spec.codebook_sizes[-1]
+    right = spec_of(bundle.tokenizer, bundle.spec.prefix, layout)
     for name in right.__dataclass_fields__:
         said, is_so = getattr(bundle.spec, name), getattr(right, name)
         if said != is_so:
@@ -138,8 +142,22 @@ def _usage(bundle: _Bundle) -> Iterator[str]:
         return
     levels = read_json(bundle.folder / USAGE)["levels"]
     sizes = [level["size"] for level in levels]
-    if sizes != [size for size in bundle.spec.codebook_sizes if size in sizes]:
+    if sizes != [size for size in bundle.spec.coded if size in sizes]:
         yield f"{USAGE} is of codebooks of {sizes}, and these are {list(bundle.spec.codebook_sizes)}"
+
+
+def _items(bundle: _Bundle) -> Iterator[str]:
+    """That the corpus and its trie are of this tokenizer, and of each other."""
+    if not (bundle.folder / PARQUET).is_file():
+        return
+    items, spec = Corpus.load(bundle.folder / PARQUET), bundle.spec
+    kinds = spec.kinds or ("code",) * len(spec.codebook_sizes)
+    said = {"sizes": items.sizes, "kinds": items.kinds, "fingerprint": items.fingerprint}
+    right = {"sizes": spec.codebook_sizes, "kinds": kinds, "fingerprint": spec.fingerprint}
+    yield from (f"{PARQUET} says {name}={said[name]!r}, and {TOKEN_SPEC} {right[name]!r}" for name in said
+                if said[name] != right[name])  # fmt: skip
+    if read_json(bundle.folder / TRIE)["trie"] != items.trie().nested():
+        yield f"{TRIE} is not the trie of the items in {PARQUET}"
 
 
 def _sources(bundle: _Bundle) -> Iterator[str]:
@@ -199,7 +217,13 @@ _STEPS: tuple[Step[_Bundle], ...] = (
     (("configuration", _config),),
     (("weights", _weights),),
     (("token spec", _spec),),
-    (("preprocessing", _preprocessor), ("codebooks", _codebook), ("usage", _usage), ("sources", _sources)),
+    (
+        ("preprocessing", _preprocessor),
+        ("codebooks", _codebook),
+        ("usage", _usage),
+        ("sources", _sources),
+        ("items", _items),
+    ),
 )
 _RESULTS: Step[_Bundle] = (
     ("golden codes", _golden),

@@ -27,11 +27,10 @@ class RotationConfig(EncoderConfig):
 class Turn(nn.Module):
     """x (B, F) times a matrix (F, F)."""
 
-    matrix: Tensor
-
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.register_buffer("matrix", torch.eye(width))
+        # A parameter, though no gradient moves it: it tells the device and type of a model that has no other.
+        self.matrix = nn.Parameter(torch.eye(width), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return x @ self.matrix
@@ -52,5 +51,5 @@ class Rotation(Networks):
 
     def turn(self, matrix: Tensor) -> None:
         """Take an orthogonal matrix (F, F)."""
-        self.encoder.matrix.copy_(matrix)
-        self.decoder.matrix.copy_(matrix.T)  # apart, so that either half can be exported alone
+        self.encoder.matrix.data.copy_(matrix)
+        self.decoder.matrix.data.copy_(matrix.T)  # apart, so that either half can be exported alone

@@ -20,6 +20,7 @@ from mmtok.networks.base import EncoderConfig, networks
 from mmtok.networks.mlp import MLPConfig
 from mmtok.networks.rotation import Rotation, RotationConfig
 from mmtok.quantizers.base import Quantizer
+from mmtok.tokenizers.arrays import read_array
 from mmtok.tokenizers.base import Latents, Tokenizer, TokenizerConfig, register_tokenizer
 from mmtok.tokenizers.fitted import FittedConfig, FittedTokenizer
 from mmtok.tokenizers.standard import Standard
@@ -203,27 +204,3 @@ class FittedVectorTokenizer(VectorTokenizer, FittedTokenizer):
     def embed(self, x: Tensor, lengths: Tensor | None = None) -> Latents:
         self.require_fitted()
         return super().embed(x, lengths)
-
-
-def read_array(source: Any) -> np.ndarray:
-    """A .npy file, its bytes or an array -> an array of numbers.
-
-    Raises:
-        ValueError: it is none; nothing is unpickled.
-    """
-    if isinstance(source, Tensor):
-        source = source.numpy()
-    if isinstance(source, str | Path | bytes):
-        import io
-
-        name = "the bytes" if isinstance(source, bytes) else str(source)
-        try:
-            source = np.load(io.BytesIO(source) if isinstance(source, bytes) else source, allow_pickle=False)
-        except FileNotFoundError as error:
-            raise ValueError(f"there is no file {source}.") from error
-        except (ValueError, EOFError, OSError) as error:
-            raise ValueError(f"{name} cannot be read as an array: {error}. Write it with numpy.save.") from error
-    array = np.asarray(source)
-    if array.dtype.kind not in "fiu" or array.ndim not in (1, 2):
-        raise ValueError(f"an array of {array.dtype} {array.shape} is no vector (F,) nor several (B, F) of numbers.")
-    return array

@@ -37,7 +37,7 @@ class MmtokModel(PreTrainedModel):
     config_class = MmtokConfig
     main_input_name = "x"
     # Codes would change with the precision of the model around it. (For speed there is torch.autocast.)
-    _keep_in_fp32_modules_strict = {"networks", "quantizer"}  # noqa: RUF012, as transformers has it
+    _keep_in_fp32_modules_strict = {"networks", "quantizer", "standard"}  # noqa: RUF012, as transformers has it
 
     def __init__(self, config: MmtokConfig) -> None:
         super().__init__(config)
