@@ -9,7 +9,6 @@ the single process, and the collectives of an update outside the lines of the lo
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import subprocess
@@ -18,13 +17,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.sets import RATE, prepare
 from benchmarks.tables import table
-from datamodules.build import build_shards
-from datamodules.writer import ShardWriter
 from mmtok.config import parse_config
 from mmtok.training.module import TokenizerModule
 from mmtok.training.run import train
@@ -48,7 +45,6 @@ SOUND_GAN = {
     },
     "objective": "least_squares", "weight": 1.0, "feature_weight": 2.0, "share": 0.67,
 }  # fmt: skip
-RATE, TEACHER_HOP = 8000, 160
 CASES: dict[str, dict[str, Any]] = {
     "vq": {"quantizer": VQ},
     "vq-halves": {"quantizer": VQ, "accumulate": 2},
@@ -68,6 +64,7 @@ CASES: dict[str, dict[str, Any]] = {
     "audio-halves": {"quantizer": SPLIT, "adversary": SOUND_GAN, "sounds": True, "accumulate": 2},
     "text": {"quantizer": VQ, "texts": True},
     "text-halves": {"quantizer": RQ, "texts": True, "accumulate": 2},
+    "vector": {"quantizer": RQ | {"init": "kmeans", "restart": 0.3, "dropout": 0.0}, "vectors": True},
 }
 """What a case sets of quantizer, adversary, LPIPS, frozen parts, accumulation, workers and modality."""
 COUNTED = (STEPS - 4, STEPS - 3, STEPS - 2)
@@ -89,6 +86,8 @@ def tree(case: str, world: int, out: Path, steps: int) -> dict[str, Any]:
         tokenizer, loss, data = of_sounds(out)
     if settings.get("texts"):
         tokenizer, loss, data = of_texts(out)
+    if settings.get("vectors"):
+        tokenizer, loss, data = of_vectors(out)
     return {
         "tokenizer": tokenizer,
         "quantizer": settings["quantizer"],
@@ -134,46 +133,14 @@ def of_texts(out: Path) -> tuple[dict[str, Any], ...]:
     return tokenizer, {"bytes": {"name": "bytes"}}, data
 
 
-def prepare(out: Path) -> None:
-    """The shards of all cases, where they are not there yet."""
-    if not (out / "shards" / "train" / "manifest.json").is_file():
-        build_shards("fixture", out / "shards")
-    if not (out / "sounds" / "train" / "manifest.json").is_file():
-        write_sounds(out / "sounds")
-    if not (out / "texts" / "train" / "manifest.json").is_file():
-        write_texts(out / "texts")
-
-
-def write_texts(folder: Path) -> None:
-    """Shards of made-up words in letters of one to four bytes, texts of 5 to 150 bytes."""
-    draws = np.random.default_rng(0)
-    letters = ["a", "b", "c ", "é", "漢", "🙂"]
-    for split, count in (("train", 60), ("val", 9)):
-        with ShardWriter(folder / split, kind="text", split=split, samples_per_shard=10) as writer:
-            for i in range(count):
-                text = "".join(draws.choice(letters, size=draws.integers(5, 60)))
-                writer.add(f"{split}{i:03d}", {"txt": text.encode()})
-
-
-def write_sounds(folder: Path) -> None:
-    """Shards of tones that come and go, one of them silent, each with six multiples of its level as a teacher."""
-    import soundfile
-
-    draws = np.random.default_rng(0)
-    for split, count in (("train", 60), ("val", 9)):
-        features = {"features": {"level": {"rate": RATE / TEACHER_HOP}}}
-        with ShardWriter(
-            folder / split, kind="audio", split=split, samples_per_shard=10, provenance=features
-        ) as writer:
-            for i in range(count):
-                time = np.arange(RATE + draws.integers(3000)) / RATE
-                x = 0.3 * np.sin(2 * np.pi * draws.integers(100, 900) * time) * (0.5 + 0.5 * np.sin(6 * np.pi * time))
-                x = (x + 0.01 * draws.standard_normal(len(x))) * (i != 3)
-                sound, teacher = io.BytesIO(), io.BytesIO()
-                soundfile.write(sound, x, RATE, format="FLAC")
-                np.save(teacher, np.outer(range(1, 7), np.abs(x[::TEACHER_HOP])).astype(np.float32))
-                members = {"flac": sound.getvalue(), "level.npy": teacher.getvalue(), "cls": str(i % 3).encode()}
-                writer.add(f"{split}{i:03d}", members)
+def of_vectors(out: Path) -> tuple[dict[str, Any], ...]:
+    """The blocks tokenizer, loss and data of vectors, which are standardised."""
+    tokenizer = {"name": "vector", "width": 12, "dim": 8, "encoder": {"name": "mlp", "widths": [16]}}
+    data = {
+        "name": "vectors", "shards": str(out / "vectors" / "train"), "batch_size": 16, "val_batch_size": 4,
+        "val_samples": 9, "streams": 4,
+    }  # fmt: skip
+    return tokenizer, {"pixel": {"name": "l2", "reduce": "sum", "weight": 0.1}}, data
 
 
 def backbone(out: Path) -> Path:

@@ -1,11 +1,11 @@
 """Does a run that is killed again and again end as one that is not? By named places and by signals at random times.
 
-    python -m benchmarks.kills [--case gan|audio|text] [--out runs/kills] [--only 1x0,2x2] [--seed 0]
+    python -m benchmarks.kills [--case gan|audio|text|vector] [--out runs/kills] [--only 1x0,2x2] [--seed 0]
 
 On CPUs, for 1 and 2 ranks and 0 and 2 loader workers: a tiny VQ-GAN with an EMA codebook on the committed fixture, an
-adversarial codec with `split` codes and a teacher, on tones, or `rq` codes of texts. Every kill falls in an update that
-the run had not reached before. Goes on where it was interrupted. Prints a row a setting, and how the kills are spread;
-`docs/reference/resume.md` holds both.
+adversarial codec with `split` codes and a teacher, on tones, or `rq` codes of texts or of vectors. Every kill falls in
+an update that the run had not reached before. Goes on where it was interrupted. Prints a row a setting, and how the
+kills are spread; `docs/reference/resume.md` holds both.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks.lives import STOPPED, Life
 from benchmarks.tables import table
 from mmtok.loading import read_checkpoint
 
-CASES = ("gan", "audio", "text")
+CASES = ("gan", "audio", "text", "vector")
 """Of `benchmarks/ddp.py`."""
 SETTINGS = ((1, 0), (1, 2), (2, 0), (2, 2))
 """Ranks and loader workers of each."""
@@ -44,6 +44,8 @@ def settings(
     if case == "audio":
         # Draws of several crops from one clip, and again where a place is too quiet; clips without any are made up for.
         run["data"] |= {"crops": 2, "min_loudness": -18.0, "max_bad_fraction": 0.2}
+    elif case == "vector":
+        run["tokenizer"]["encoder"] |= {"dropout": 0.1}
     elif case == "text":
         run["quantizer"] = ddp.RQ | {"init": "kmeans", "restart": 0.3}
     else:

@@ -46,7 +46,7 @@ def test_two_ranks_log_what_one_process_does(worlds, case):  # platform.md 2.13:
     # The probe sees the first rank's share; the entropy of lfq is of a batch, and validation cuts those differently.
     apart = ("speed/", "probe/", "alarm/drift", *(("val/loss",) if case == "lfq" else ()))
     names = [name for name in one[0] if not name.startswith(apart) or name == "val/loss/pixel"]
-    measured = {"audio": "val/si_sdr", "text": "val/unigram_bits_per_byte"}
+    measured = {"audio": "val/si_sdr", "text": "val/unigram_bits_per_byte", "vector": "val/mse"}
     quality = measured.get(case.partition("-")[0], "val/psnr")
     assert {"loss", "samples", "usage/active", quality, "val/usage/tokens", "val/quantization_gap"} <= {*names}
     for mine, other in zip(one, two, strict=True):

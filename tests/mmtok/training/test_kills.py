@@ -1,5 +1,5 @@
 """A run that is killed at 15 moments ends as one that is not, for 1 and 2 ranks and 0 and 2 loader workers: of pictures
-in all four settings, of sounds and texts in two of them. (Without an adversary there are 13.)
+in all four settings, of sounds, texts and vectors in two of them. (Without an adversary there are 13.)
 
 How, and with what, is `benchmarks/kills.py`; what a change of ranks or workers does, `benchmarks/changes.py`.
 """
@@ -29,13 +29,21 @@ def measured(out, code):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "world", "workers"),
-    [*(("gan", *pair) for pair in SETTINGS), ("audio", 1, 2), ("audio", 2, 0), ("text", 1, 2), ("text", 2, 0)],
+    [
+        *(("gan", *pair) for pair in SETTINGS),
+        ("audio", 1, 2),
+        ("audio", 2, 0),
+        ("text", 1, 2),
+        ("text", 2, 0),
+        ("vector", 1, 2),
+        ("vector", 2, 0),
+    ],
 )
 def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path, case, world, workers):
     arguments = f"out, {world}, {workers}, 0, '{case}'"
     code = f"kills import prepare, run_setting; prepare(out); print(json.dumps(run_setting({arguments})))"
     found = measured(tmp_path, code)
-    assert len(found["kills"]) == (13 if case == "text" else 15)
+    assert len(found["kills"]) == (13 if case in ("text", "vector") else 15)
     assert all(kill["to"] > kill["before"] for kill in found["kills"])
     assert found["differ"] == []
     assert found["rows_differ"] == []

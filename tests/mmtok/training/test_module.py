@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from benchmarks import ddp
+from benchmarks import ddp, sets
 from mmtok.config import parse_config
 from mmtok.loading import load, read_checkpoint
 from mmtok.training.guard import NonFiniteError
@@ -58,7 +58,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_changes_nothing(tiny):
 
 def test_what_a_term_learns_is_clipped_with_the_rest(tmp_path, monkeypatch):  # the head of distill
     pytest.importorskip("soundfile")
-    ddp.write_sounds(tmp_path / "sounds")
+    sets.write_sounds(tmp_path / "sounds")
     tree = ddp.tree("audio", 1, tmp_path, 2)
     tree["optim"]["clip"], seen, step = 1e-3, [], TokenizerModule._step
 
