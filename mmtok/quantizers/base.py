@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtok.exporting import exporting
+from mmtok.quantizers.given import check_fields, check_ids, check_latents, check_levels
 from mmtok.reduce import merge_stats, per_rank, reduce_stats
 from mmtok.registry import Registry
 
@@ -22,6 +23,9 @@ class QuantizerConfig:
     dim: int
     """Channels of the latents that come in and of the values that go out."""
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 class Context(NamedTuple):
     """What a call knows besides its latents. Most quantizers need none of it."""
@@ -31,7 +35,8 @@ class Context(NamedTuple):
     grid: tuple[int, int] | None = None
     """(H, W) with H * W = T, for quantizers that see two dimensions."""
     levels: Tensor | None = None
-    """(B,) int64, levels to keep of each item: drawn by the trainer for the whole global batch, or chosen at encode."""
+    """(B,) int64, levels to keep of each item, 1 .. depth: drawn by the trainer for the whole global batch, or chosen
+    at encode. Callers may give an int, which stands for as many. 0, which keeps none, is for what draws or nests."""
     seed: Tensor | None = None
     """(B,) int64, of the noise of each item, for quantizers that add some; None means none. Drawn by the trainer for
     the whole global batch. Callers may give an int, which stands for as many seeds."""
@@ -89,7 +94,16 @@ class Quantizer(nn.Module):
     """Whether a position's codes depend on its own latent alone, so that a picture may come in tiles."""
 
     def forward(self, z: Tensor, mask: Tensor | None = None, **hints: Any) -> Quantized:
-        """Latents (B, T, D), mask (B, T) -> values, ids, losses, stats. Hints: `grid`, `levels`, `seed`."""
+        """Latents (B, T, D), mask (B, T) -> values, ids, losses, stats. Hints: `grid`, `levels`, `seed`.
+
+        Latents must be finite, which is not looked at: the trainer stops at the gradient that NaN leaves.
+
+        Raises:
+            ValueError: latents of another shape, or hints that do not fit.
+        """
+        check_latents(z, self.config.dim)
+        if hints.get("levels") is not None:
+            hints["levels"] = self._levels(hints["levels"], z, least=0)
         if mask is not None and not self.pointwise:
             name = quantizers.name_of(self.config)
             raise ValueError(f"'{name}' codes whole grids, so it takes no mask. Encode signals of one size together.")
@@ -110,10 +124,17 @@ class Quantizer(nn.Module):
     @torch.no_grad()
     def encode(self, z: Tensor, mask: Tensor | None = None, **hints: Any) -> Tensor:
         """(B, T, D) -> ids (B, L, T)."""
+        if hints.get("levels") is not None:
+            hints["levels"] = self._levels(hints["levels"], z, least=1)
         return self(z, mask, **hints).ids
 
     def decode(self, ids: Tensor, **hints: Any) -> Tensor:
-        """ids (B, L, T), -1 where there is none -> values (B, T, D), equal to what `forward` gave."""
+        """ids (B, L, T), -1 where there is none -> values (B, T, D), equal to what `forward` gave.
+
+        Raises:
+            ValueError: ids of another shape or, on a CPU outside a compiler, outside the codebooks.
+        """
+        check_ids(ids, self.codebook_sizes)
         with full_precision(ids.device.type):
             return self.dequantize(ids, Context(**hints)).where(ids[:, 0, :, None] >= 0, 0.0)
 
@@ -184,6 +205,17 @@ class Quantizer(nn.Module):
         """Restart unused codes from now on, as the trainer asks at a collapse; False where no code could restart."""
         inner = [module for module in self.modules() if isinstance(module, Quantizer) and module is not self]
         return any([module.revive() for module in inner])  # noqa: C419, every one of them is asked
+
+    def _levels(self, levels: Tensor | int, z: Tensor, least: int) -> Tensor:
+        """The hint `levels` as one number an item, checked."""
+        if isinstance(levels, int):
+            if not least <= levels <= self.depth:
+                raise ValueError(
+                    f"levels={levels}, but this quantizer has levels to keep from {least} to {self.depth}."
+                )
+            levels = torch.full(z.shape[:1], levels, device=z.device)
+        check_levels(levels, z, self.depth, least)
+        return levels
 
     def _count(self, mask: Tensor) -> Tensor:
         """Valid latents a rank of mask (..., B, T), 1 at least. Ranks hold equal numbers only without a mask, and meet

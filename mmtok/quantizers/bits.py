@@ -34,6 +34,7 @@ class BitsConfig(QuantizerConfig):
     """Weight of the squared distance of the latents from their code. The entropy of the samples does the same work."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 1 <= self.bits <= 24:
             name = self.label
             raise ValueError(f"{name}.bits must be 1 to 24, got {self.bits}. Use product with inner {name} for more.")

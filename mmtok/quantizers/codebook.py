@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -52,6 +53,9 @@ class CodebookConfig(LookupConfig):
             raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
         if not 0 <= self.restart < 1:
             raise ValueError(f"restart is a share of the mean usage, in [0, 1), got {self.restart}. Try 0.1.")
+        if self.restart_policy == "blend" and not self.restart:
+            said = "restart_policy=blend moves nothing while restart is 0, but where a collapse revives codes."
+            warnings.warn(f"{said} Set restart=0.001.", stacklevel=2)
 
 
 class Codebook(Lookup):

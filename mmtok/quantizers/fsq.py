@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig, register_quantizer
+from mmtok.quantizers.given import readable
 
 _GAIN = 1.7
 """sigmoid(1.7 x) is the distribution function of a standard normal to within 0.01, so that normal latents use all grid
@@ -28,6 +29,7 @@ class FSQConfig(QuantizerConfig):
     last layer is the projection then, and the levels of a `residual` share it."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.levels, default=0) < 2:
             raise ValueError(f"fsq.levels must each be at least 2, got {self.levels}")
         if not self.project and self.dim != len(self.levels):
@@ -59,6 +61,11 @@ class FSQ(Quantizer):
 
     def quantize(self, z: Tensor, context: Context) -> Quantized:
         bounded = self._bound(self.project_in(z))
+        if readable(bounded) and not bool(bounded.detach().isfinite().all()):
+            # Of a few channels, so that it costs nothing; a NaN would become an index of no code.
+            raise ValueError(
+                "latents hold values that are not finite. Look at what made them: a rate too high, or data."
+            )
         rounded = bounded.detach().round()
         # Integers from here: an index added up in bfloat16 is wrong from 2^8 on (image.md trap 11).
         ids = (rounded.long() * self.strides).sum(-1)

@@ -41,6 +41,7 @@ class GumbelConfig(QuantizerConfig):
     """Updates over which that weight rises from 0. DALL-E: 5,000."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.codebook_size < 1:
             raise ValueError(f"codebook_size must be at least 1, got {self.codebook_size}")
         for name in ("temperature", "temperature_end"):

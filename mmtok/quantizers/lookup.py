@@ -38,6 +38,7 @@ class LookupConfig(QuantizerConfig):
     """Factor of the entropy of the mean beside that of the latents."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.codebook_size < 1:
             raise ValueError(f"codebook_size must be at least 1, got {self.codebook_size}")
         if self.code_dim < 0:

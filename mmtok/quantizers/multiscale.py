@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mmtok.quantizers.base import Context, Quantized, Quantizer, full_precision, register_quantizer
 from mmtok.quantizers.estimators import estimate
+from mmtok.quantizers.given import check_ids
 from mmtok.quantizers.nested import add_losses
 from mmtok.quantizers.vq import VQ, VQConfig
 
@@ -74,6 +75,7 @@ class MultiScale(Quantizer):
         return (*parts[:-1], grid)
 
     def decode(self, ids: Tensor, **hints: Any) -> Tensor:
+        check_ids(ids, self.codebook_sizes)
         with full_precision(ids.device.type):  # every position has a value: none of the ids is of one position alone
             return self.dequantize(ids, Context(**hints))
 

@@ -27,6 +27,7 @@ class ProductConfig(QuantizerConfig):
     """One codebook for all groups."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         width = _width(self.dim, self.groups)
         object.__setattr__(self, "inner", quantizers.parse(self.inner, "inner", dim=width))
         if self.inner.dim != width:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log2
 from typing import Any, Literal, cast
 
 import torch
@@ -44,11 +45,14 @@ class ResidualConfig(QuantizerConfig):
     """Paths that are followed in training."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "inner", quantizers.parse(self.inner, "inner", dim=self.dim))
         _check(self.depth, self.dropout, self.shrink, self.beam, self.train_beam)
         if max(self.beam, self.train_beam) > 1 and not isinstance(self.inner, LookupConfig):
             name = quantizers.name_of(self.inner)
             raise ValueError(f"beam follows codes of a table, and '{name}' has none. Leave beam out, or use inner vq.")
+        if isinstance(self.inner, LookupConfig):
+            _check_width(max(self.beam, self.train_beam), self.inner.codebook_size, self.depth)
         if self.inner.dim != self.dim:
             raise ValueError(f"inner.dim={self.inner.dim} does not fit dim={self.dim}. Leave inner.dim out.")
 
@@ -62,6 +66,15 @@ def _check(depth: int, dropout: float, shrink: float = 1.0, beam: int = 1, train
         raise ValueError(f"shrink must be in (0, 1], got {shrink}")
     if min(beam, train_beam) < 1:
         raise ValueError(f"beam and train_beam must be 1 path or more, got {beam} and {train_beam}")
+
+
+def _check_width(beam: int, codes: int, depth: int) -> None:
+    # More paths than codes are no mistake: the second level has codes^2 of them.
+    if depth * log2(codes) < log2(beam) - 1e-9:
+        raise ValueError(
+            f"beam={beam} is more than the {codes**depth} paths that {depth} levels of {codes} codes have. Use "
+            f"{codes ** max(depth - 1, 0)}, which finds the best, or fewer."
+        )
 
 
 @register_quantizer("residual", ResidualConfig)
@@ -122,10 +135,11 @@ class Residual(Nested):
 
     def dequantize(self, ids: Tensor, context: Context) -> Tensor:
         each = len(self._part(0).codebook_sizes)
-        if each == 0 or ids.shape[1] % each or ids.shape[1] > len(self.codebook_sizes):
+        if each == 0 or ids.shape[1] == 0 or ids.shape[1] % each:
+            depth = self.settings.depth
+            takes = f"1 to {depth}" if each == 1 else ", ".join(str(each * n) for n in range(1, depth + 1))
             raise ValueError(
-                f"ids have {ids.shape[1]} levels, but this quantizer takes 1 to {self.settings.depth} of {each} each. "
-                "Leave out whole levels, the last first."
+                f"ids have {ids.shape[1]} levels, but this quantizer takes {takes}. Leave out the last ones first."
             )
         values = [
             self._part(level).decode(part, grid=context.grid) * self.settings.shrink**level
@@ -201,6 +215,7 @@ class RQConfig(VQConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check(self.depth, self.dropout, beam=self.beam, train_beam=self.train_beam)
+        _check_width(max(self.beam, self.train_beam), self.codebook_size, self.depth)
 
 
 @register_quantizer("rq", RQConfig)

@@ -29,6 +29,7 @@ class SplitConfig(QuantizerConfig):
     coded, codes learn from all. Mimi: 0.5."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.inner_dim < 0:
             raise ValueError(f"inner_dim must be 0 (as dim) or more, got {self.inner_dim}.")
         if not 0 <= self.bypass < 1:
