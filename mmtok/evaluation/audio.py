@@ -14,6 +14,7 @@ from torch import Tensor
 from mmtok.codes import Codes, CodeSpec
 from mmtok.evaluation.audio_metrics import DEFINITIONS, SoundMetrics
 from mmtok.evaluation.audio_quality import Group, Quality, groups_of
+from mmtok.evaluation.finite import require_finite
 from mmtok.evaluation.report import CodeCounts, EvaluationReport, machine
 from mmtok.evaluation.speech_metrics import DNSMOS, Judgement, build_judges, definitions
 from mmtok.tokenizers.base import Tokenizer, evaluating
@@ -101,7 +102,7 @@ class _Evaluation:
         x, size = group.x, (group.x.shape[2],)
         latents = self.tokenizer.embed(x)
         y = self._coded(x) if self.counts.levels else self.tokenizer(x).x  # without codes nothing is rounded
-        self.whole.update(group, y)
+        self.whole.update(group, require_finite(y))
         for clip in self.whole.judged(group):
             self.input.update(clip, clip, self.rate)
         self.bypass.update(x, self.tokenizer.bypass(latents, size))
@@ -109,7 +110,7 @@ class _Evaluation:
             levels = self.tokenizer.kept_levels(len(x), k)
             ids = self.tokenizer.quantizer.encode(latents.z, latents.mask, grid=latents.grid, levels=levels)
             self.kept[k] = [level for level, first in enumerate(ids[0, :, 0].tolist()) if first >= 0]
-            quality.update(group, self.tokenizer.decode(replace(self.codes, ids=ids)))
+            quality.update(group, require_finite(self.tokenizer.decode(replace(self.codes, ids=ids))))
         self.samples += len(x)
         self.positions += latents.z.shape[0] * latents.z.shape[1]
         self.length += x.shape[0] * x.shape[2]

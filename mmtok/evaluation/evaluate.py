@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmtok.evaluation.comparison import Comparison, Examples, Instruments, batches_of, build_instruments
 from mmtok.evaluation.features import Features
+from mmtok.evaluation.finite import require_finite
 from mmtok.evaluation.metrics import DEFINITIONS, PSNR_CAP, psnr
 from mmtok.evaluation.report import CodeCounts, EvaluationReport, machine
 from mmtok.tokenizers.base import Tokenizer, evaluating
@@ -73,6 +74,7 @@ class _Evaluation:
 
     def add(self, x: Tensor) -> None:
         out = self.tokenizer(x)
+        require_finite(out.x)
         bypass = self.tokenizer.bypass(out.latents, tuple(x.shape[2:]))
         source, result = to_uint8(x), to_uint8(out.x)
         if not self.samples and self.counts.levels:

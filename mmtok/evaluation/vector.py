@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmtok.corpus import Ids
+from mmtok.evaluation.finite import require_finite
 from mmtok.evaluation.report import CodeCounts, EvaluationReport, machine
 from mmtok.evaluation.vector_metrics import (
     NEIGHBOURS,
@@ -126,6 +127,7 @@ def code(
     with evaluating(tokenizer):
         for x, label in batches:
             out = tokenizer(x.to(device))
+            require_finite(out.x)
             window.add(out.quantized.stats)
             label = torch.full((len(x),), -1) if label is None else label
             kept = (x, out.quantized.ids[..., 0], tokenizer.compared(x.to(device)), tokenizer.compared(out.x), label)

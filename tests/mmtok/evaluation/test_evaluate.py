@@ -45,6 +45,14 @@ def test_the_numbers_are_those_of_encode_and_decode(tokenizer, pictures):
     assert report.metrics["quantization_gap"] == pytest.approx(gap)
 
 
+def test_a_decoder_that_gives_no_numbers_is_not_measured(tokenizer, pictures):
+    with torch.no_grad():
+        for parameter in tokenizer.quantizer.project_out.parameters():
+            parameter.fill_(torch.nan)
+    with pytest.raises(ValueError, match=r"the tokenizer: decode gave values that are not finite"):
+        evaluate(tokenizer, batches(pictures), features="none")
+
+
 def test_floats_and_bytes_are_the_same_pictures(tokenizer, pictures):
     of_bytes = evaluate(tokenizer, batches(pictures), features="none").metrics
     of_floats = evaluate(tokenizer, batches(to_unit(pictures)), features="none").metrics
