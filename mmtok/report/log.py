@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,17 +27,18 @@ class Log:
         if not path.is_file():
             return cls()
         columns: dict[str, list[tuple[int, float]]] = {}
+        raw = path.read_bytes()
         try:
-            with path.open(encoding="utf-8", newline="") as file:
-                reader = csv.DictReader(file, strict=True)
-                for row in reader:
-                    step = int(row["step"])
-                    for name, text in row.items():
-                        if name != "step" and text and math.isfinite(value := float(text)):
-                            columns.setdefault(name, []).append((step, value))
+            reader = csv.DictReader(io.StringIO(raw.decode("utf-8"), newline=""), strict=True)
+            for row in reader:
+                step = int(row["step"])
+                for name, text in row.items():
+                    if name != "step" and text and math.isfinite(value := float(text)):
+                        columns.setdefault(name, []).append((step, value))
+        except UnicodeDecodeError as error:
+            raise _damaged(path, raw.count(b"\n", 0, error.start) + 1, error) from error
         except (csv.Error, KeyError, TypeError, ValueError) as error:
-            line = f", line {reader.line_num}" if "reader" in locals() else ""
-            raise ValueError(f"{path} is damaged{line}: {error}. Continue the run, which cuts it back.") from error
+            raise _damaged(path, reader.line_num, error) from error
         return cls(columns)
 
     @property
@@ -60,3 +62,7 @@ class Log:
                 found.append((rose, step))
                 rose = None
         return found if rose is None else [*found, (rose, None)]
+
+
+def _damaged(path: Path, line: int, error: Exception) -> ValueError:
+    return ValueError(f"{path} is damaged, line {line}: {error}. Continue the run, which cuts it back.")

@@ -65,8 +65,8 @@ def _asset(name: str) -> str:
 def _side(sections: list[Section]) -> Html:
     links = [tag("li", tag("a", section.title, href=f"#{section.id}")) for section in sections]
     theme = tag(
-        "button", tag("span", class_="moon", aria_hidden="true"), "Dark colours", type="button", id="theme",
-        aria_pressed="false",
+        "button", tag("span", class_="moon", aria_hidden="true"), tag("span", "Dark colours", id="theme-other"),
+        type="button", id="theme",
     )  # fmt: skip
     return tag("nav", tag("p", "mmtok report", class_="brand"), tag("ol", links), theme, aria_label="Sections")
 

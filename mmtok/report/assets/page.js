@@ -35,8 +35,12 @@ const report = (() => {
   const wanted = matchMedia("(prefers-color-scheme: dark)");
   const button = document.getElementById("theme");
   const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : wanted.matches);
+  /** The button names what it gives: the other colours, whoever chose the present ones. */
+  function named() {
+    document.getElementById("theme-other").textContent = isDark() ? "Light colours" : "Dark colours";
+  }
   function told() {
-    button.setAttribute("aria-pressed", String(isDark()));
+    named();
     listeners.forEach((listener) => listener());
   }
   try {
@@ -49,7 +53,7 @@ const report = (() => {
     told();
   });
   wanted.addEventListener("change", told);
-  button.setAttribute("aria-pressed", String(isDark()));
+  named();
 
   const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]));
   const watcher = new IntersectionObserver((entries) => {

@@ -145,14 +145,28 @@ def test_colours_change_by_the_keyboard_and_stay(page):
         return page.evaluate("getComputedStyle(document.body).backgroundColor")
 
     light, chart = paper(), page.locator("#curves-left").inner_html()
+    assert page.locator("#theme").inner_text() == "Dark colours"
     page.locator("#theme").focus()
     page.keyboard.press("Enter")
     assert paper() != light
-    assert page.locator("#theme").get_attribute("aria-pressed") == "true"
+    assert page.locator("#theme").inner_text() == "Light colours"
     assert page.locator("#curves-left").inner_html() != chart
     dark = paper()
     page.reload()
     assert paper() == dark
+
+
+def test_the_button_names_the_colours_that_the_system_does_not_have(page):
+    page.emulate_media(color_scheme="dark")
+    page.reload()
+    assert page.locator("#theme").inner_text() == "Light colours"
+
+
+def test_a_table_that_goes_on_at_the_right_shows_it(page):
+    page.set_viewport_size({"width": 420, "height": 800})
+    table = page.locator(".table.wide .scroll").first
+    assert table.evaluate("one => one.scrollWidth > one.clientWidth")
+    assert "linear-gradient" in table.evaluate("one => getComputedStyle(one).backgroundImage")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -63,6 +63,9 @@ def test_a_log_that_is_cut_in_a_row_is_damaged_and_says_where(tmp_path):
     path.write_text("step,loss\n10,0.5\n20,0.\n3x,1\n")
     with pytest.raises(ValueError, match=r"damaged, line 4"):
         Log.read(path)
+    path.write_bytes(b"step,loss\n10,0.5\n20,0.\xff4\n30,1\n")
+    with pytest.raises(ValueError, match=r"damaged, line 3: .*0xff"):
+        Log.read(path)
 
 
 def test_media_are_there_once_and_stop_at_their_limit():
