@@ -1,10 +1,16 @@
-"""Whether a process that left something behind is still there: a pid alone does not tell, for it is given out again."""
+"""Other processes: whether one still lives (a pid alone does not tell: it is given out again), and ending with one."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import sys
 from contextlib import suppress
 from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+"""Of linux/prctl.h."""
 
 
 def machine() -> str:
@@ -22,3 +28,19 @@ def born(pid: int) -> int:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return -1 if fields[0] in "ZX" else int(fields[19])
     return -1
+
+
+def end_with(parent: int) -> None:
+    """Have this process told to end (SIGTERM) as soon as the thread that started it does, however that ends.
+
+    Linux alone can; elsewhere what is left behind goes on until it is done.
+
+    Args:
+        parent: pid of the process that started this one.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    with suppress(OSError, AttributeError):  # a C library without prctl
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before it could be waited for
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -76,14 +76,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="print the cells, or the SLURM script, and do nothing")
     parser.add_argument("--cell", type=Path, help=argparse.SUPPRESS)  # what each process of a comparison does
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # which started it
 
 
 def run(args: argparse.Namespace) -> int:
     from mmtok.compare.plan import PLAN, Comparison
+    from mmtok.compare.preflight import check
     from mmtok.compare.results import gather, tables, write
 
     if args.cell:
-        return one_cell(args.cell)
+        return one_cell(args.cell, args.parent)
     if args.jobs < 1:
         raise ConfigError(f"--jobs={args.jobs} must be 1 or more.")
     if args.seeds is not None and args.seeds < 1:
@@ -95,7 +97,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.study:
         return study(args)
+    if args.data:
+        raise ConfigError("--data names the shards of a study. Without --study: data.shards=SHARDS.")
     comparison = planned(args)
+    check(comparison, data=not args.slurm)
     if args.dry_run and not args.slurm:
         print("\n".join(str(place) for place, _ in comparison.cells))
         return 0
@@ -104,12 +109,15 @@ def run(args: argparse.Namespace) -> int:
     return local(comparison, args)
 
 
-def one_cell(folder: Path) -> int:
-    """Train and measure one cell, in the process that its comparison started for it."""
+def one_cell(folder: Path, parent: int | None = None) -> int:
+    """Train and measure one cell, in the process that its comparison started for it, and ends with it."""
     from mmtok.compare.cells import run_cell
+    from mmtok.processes import end_with
     from mmtok.training.callbacks.preemption import Preempted
     from mmtok.training.guard import NonFiniteError
 
+    if parent is not None:
+        end_with(parent)
     try:
         run_cell(folder)
     except NonFiniteError as error:
@@ -131,6 +139,8 @@ def planned(args: argparse.Namespace) -> Comparison:
     from mmtok.config import split_arguments
 
     if args.out is None:
+        if len(args.layers) == 1 and not (args.over or args.standing):
+            refuse_folder(args.layers[0])
         raise ConfigError("-o names no folder for the comparison. Give one: -o runs/mine.")
     if not args.layers:
         raise ConfigError(
@@ -150,10 +160,27 @@ def planned(args: argparse.Namespace) -> Comparison:
     )
 
 
+def refuse_folder(word: str) -> None:
+    """A single word is a comparison's folder, unless it is a recipe.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    from mmtok.compare.plan import PLAN
+    from mmtok.resources import recipe_names
+
+    if word in recipe_names() or "=" in word or word.endswith((".yaml", ".yml")):
+        return
+    if not Path(word).exists():
+        raise ConfigError(f"there is nothing at {word}, and no recipe of that name. Give the folder of a comparison.")
+    raise ConfigError(f"{word} is no folder of a comparison: it has no {PLAN}.")
+
+
 def study(args: argparse.Namespace) -> int:
     """Do a study, part by part, and tell of each as soon as it stands, with the cells of earlier calls."""
     from mmtok.compare.jobs import run_cells
     from mmtok.compare.plan import Comparison
+    from mmtok.compare.preflight import check
     from mmtok.compare.results import gather, tables, write
     from mmtok.compare.study import Study
 
@@ -163,10 +190,14 @@ def study(args: argparse.Namespace) -> int:
     if given := [name for name, value in ignored.items() if value]:
         raise ConfigError(f"--study has its own {given[0]}, or does without. Leave it out, or write a study file.")
     data = dict(word.partition("=")[::2] for word in args.data)
+    if empty := next((name for name, shards in data.items() if not shards), None):
+        raise ConfigError(f"--data {empty}: write NAME=SHARDS.")
     found = Study.read(args.study)
     parts, left = found.comparisons(args.out.absolute(), data, args.layers, args.seeds)
     for line in left:
         print(f"mmtok: note: {line}", file=sys.stderr)
+    for _, comparison in parts:
+        check(comparison)
     if args.dry_run:
         print("\n".join(str(place) for _, comparison in parts for place, _ in comparison.cells))
         return 0

@@ -40,8 +40,14 @@ def arms_over(overs: Sequence[str]) -> tuple[Arm, ...]:
             `KEY=a,b` with a dot in the key takes settings. Commas in brackets belong to a value.
 
     Raises:
-        ConfigError: a pattern that matches nothing, or two arms of one name.
+        ConfigError: a pattern that matches nothing, one key twice, or two arms of one name.
     """
+    keys = [over.partition("=")[0] for over in overs]
+    if again := next((key for key in keys if keys.count(key) > 1), None):
+        values = ",".join(over.partition("=")[2] for over in overs if over.partition("=")[0] == again)
+        raise ConfigError(
+            f"--over {again}=... stands twice, and an arm has one of them. Write --over {again}={values}."
+        )
     axes = [_axis(over) for over in overs]
     arms = tuple(
         Arm("+".join(name for name, _ in chosen), tuple(word for _, word in chosen)) for chosen in product(*axes)
@@ -58,6 +64,8 @@ def _axis(over: str) -> list[tuple[str, str]]:
     values = [value.strip() for value in re.split(r",(?![^\[{]*[\]}])", rest) if value.strip()]
     if not key or not values:
         raise ConfigError(f"--over {over}: write quantizer=10bit/*, or KEY=a,b,c.")
+    if key == "seed":
+        raise ConfigError(f"--over {over}: a seed is no arm but one run of each. Use --seeds {len(values)}.")
     if "." in key:
         return [(f"{key.rpartition('.')[2]}={_slug(value)}", f"{key}={value}") for value in values]
     found = dict.fromkeys(pair for value in values for pair in _layers(key, value))

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from mmtok.compare.arms import Arm
-from mmtok.compare.files import write_json
+from mmtok.compare.files import read_measured, write_json
 from mmtok.config import RunConfig, load_config
 from mmtok.schema import ConfigError
 
@@ -58,18 +58,29 @@ class Cell:
         Raises:
             ConfigError: another cell is there.
         """
-        path = folder / CELL
-        plain = json.loads(json.dumps(dataclasses.asdict(self)))
-        if path.is_file():
-            before = json.loads(path.read_text())
-            if changed := _changed(before, plain):
-                raise ConfigError(
-                    f"{folder} was made with another {', '.join(changed)}. Compare into another folder, or delete it."
-                )
-            plain["measures"] = list(dict.fromkeys([*before.get("measures", []), *plain["measures"]]))
-            plain["options"] = before.get("options", {}) | plain["options"]
+        plain = dataclasses.asdict(self)
+        if before := self.refuse_another(folder):
+            plain["measures"] = list(dict.fromkeys([*before.measures, *self.measures]))
+            plain["options"] = {**before.options, **self.options}
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(plain, indent=1) + "\n")
+        (folder / CELL).write_text(json.dumps(plain, indent=1) + "\n")
+
+    def refuse_another(self, folder: Path) -> Cell | None:
+        """The cell that is there already, None where none is.
+
+        Raises:
+            ConfigError: it is another, or damaged.
+        """
+        if not (folder / CELL).is_file():
+            return None
+        before = Cell.read(folder)
+        # Measures may be added, and what they are asked changes no training.
+        names = ("arm", "seed", "layers", "settings")
+        if changed := [name for name in names if getattr(before, name) != getattr(self, name)]:
+            raise ConfigError(
+                f"{folder} was made with another {', '.join(changed)}. Compare into another folder, or delete it."
+            )
+        return before
 
     @classmethod
     def read(cls, folder: Path) -> Cell:
@@ -83,15 +94,11 @@ class Cell:
             arm = Arm(plain["arm"]["name"], tuple(plain["arm"]["words"]), plain["arm"]["path"])
             tuples = {name: tuple(plain[name]) for name in ("layers", "settings", "measures")}
             return cls(arm, int(plain["seed"]), options=plain["options"], **tuples)
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise ConfigError(
-                f"{folder} is no cell of a comparison ({error}). Give the whole command again."
-            ) from error
-
-
-def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What of a cell differs. Measures may be added, and what they are asked changes no training."""
-    return [name for name in new if name not in ("measures", "options") and old.get(name) != new[name]]
+        except OSError as error:
+            raise ConfigError(f"{folder} is no cell of a comparison. Give the whole command again.") from error
+        except (KeyError, TypeError, ValueError) as error:
+            remedy = "Remove it and give the whole command again."
+            raise ConfigError(f"{folder / CELL} is damaged ({error}). {remedy}") from error
 
 
 def missing(folder: Path, cell: Cell) -> list[str]:
@@ -100,7 +107,7 @@ def missing(folder: Path, cell: Cell) -> list[str]:
 
     def stands(name: str) -> bool:
         path = folder / MEASURES / f"{name}.json"
-        return path.is_file() and json.loads(path.read_text())["options"] == options_of(name, cell.options)
+        return path.is_file() and read_measured(path)["options"] == options_of(name, cell.options)
 
     return [name for name in cell.measures if not stands(name)]
 
@@ -127,7 +134,8 @@ def run_cell(folder: Path, say: Callable[[str], None] = print) -> None:
         began = time.perf_counter()
         options = options_of(name, cell.options)
         found = TABLE[name].measure(subject, options)
-        write_json(folder / MEASURES / f"{name}.json", {"options": options, **found})
+        notes = {"notes": list(subject.notes)} if subject.notes else {}
+        write_json(folder / MEASURES / f"{name}.json", {"options": options, **notes, **found})
         say(f"{cell.arm.name}, seed {cell.seed}: {name} in {time.perf_counter() - began:.0f} s")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 LOG = "compare.log"
+MESSAGE = 20
+"""Lines of an error's message at most."""
 
 
 class Failure(NamedTuple):
@@ -73,19 +76,32 @@ def _start(folder: Path, threads: int) -> _Running:
     log = (folder / LOG).open("ab")
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
     process = subprocess.Popen(
-        [sys.executable, "-m", "mmtok", "compare", "--cell", str(folder)],
+        [sys.executable, "-m", "mmtok", "compare", "--parent", str(os.getpid()), "--cell", str(folder)],
         stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True,
     )  # fmt: skip
     return _Running(folder, process, log)
 
 
 def last_words(folder: Path) -> str:
-    """The last line of a cell's log."""
+    """What a cell's log ends with: its last line, or the error of a traceback and where it was raised."""
     try:
         lines = [line for line in (folder / LOG).read_text(errors="replace").splitlines() if line.strip()]
     except OSError:
         lines = []
-    return f"{lines[-1]} ({folder / LOG})" if lines else f"It said nothing ({folder / LOG})."
+    if not lines:
+        return f"It said nothing ({folder / LOG})."
+    return f"{_raised(lines) or lines[-1]} ({folder / LOG})"
+
+
+def _raised(lines: Sequence[str]) -> str:
+    """The error of the traceback that a log ends with, its file and line; empty where it ends with something else."""
+    end = next((i + 1 for i in reversed(range(len(lines))) if lines[i].startswith("  ")), len(lines))
+    places = [found for line in lines[:end] if (found := re.match(r'  File "(.+)", line (\d+)', line))]
+    # A message may have several lines; what an earlier call left stands further up.
+    last = end < len(lines) <= end + MESSAGE and re.match(r"[A-Za-z_][\w.]*(: |$)", lines[end])
+    if not (places and last) or any(line.startswith("mmtok: ") for line in lines[end:]):
+        return ""
+    return f"{lines[end]}, at {places[-1][1]}, line {places[-1][2]}"
 
 
 def _name(folder: Path) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmtok.compare.asked import check_asked
 from mmtok.compare.subject import Subject
 from mmtok.evaluation.heldout import Signals
 from mmtok.tokenizers.base import evaluating
@@ -22,6 +23,9 @@ class LevelsConfig:
     samples: int = 256
     """Held-out items."""
 
+    def __post_init__(self) -> None:
+        check_asked(self)
+
 
 @dataclass(frozen=True)
 class BitsConfig:
@@ -29,6 +33,9 @@ class BitsConfig:
 
     samples: int = 2000
     """Held-out items."""
+
+    def __post_init__(self) -> None:
+        check_asked(self)
 
 
 @torch.inference_mode()

@@ -18,12 +18,14 @@ from typing import Any, NamedTuple
 
 import torch
 
+from mmtok.compare.asked import check_asked
 from mmtok.compare.levels import BitsConfig, LevelsConfig, bits, levels
 from mmtok.compare.occupancy import UsageConfig, usage
 from mmtok.compare.prior import PriorConfig, measure_prior
 from mmtok.compare.subject import EXAMPLES, Subject
 from mmtok.compare.tokens import Tokens, labels_by
 from mmtok.compare.understanding import ReaderConfig, raw_understanding, understand
+from mmtok.evaluation.features import FEATURES
 from mmtok.evaluation.heldout import Signals
 from mmtok.evaluation.report import EvaluationReport
 from mmtok.schema import ConfigError, parse, suggest
@@ -40,6 +42,15 @@ class ReconstructionConfig:
     """Of the Frechet distance."""
     judged: int = 50
     """Clips for PESQ and STOI."""
+
+    def __post_init__(self) -> None:
+        check_asked(self, zero=("judged",))
+        if self.features not in ("auto", "none", *FEATURES):
+            raise ValueError(f"there are no features '{self.features}'.{suggest(self.features, ['none', *FEATURES])}")
+
+    def every(self, clips: int) -> int:
+        """One clip in so many is judged; 0 judges none."""
+        return max(1, -(-clips // self.judged)) if self.judged else 0
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,9 @@ class CostConfig:
     """Items encoded together."""
     rounds: int = 5
     """Times; the median counts."""
+
+    def __post_init__(self) -> None:
+        check_asked(self)
 
 
 def reconstruction(subject: Subject, asked: ReconstructionConfig) -> dict[str, Any]:
@@ -103,7 +117,7 @@ def _sounds(subject: Subject, asked: ReconstructionConfig) -> EvaluationReport:
     from mmtok.evaluation.audio import evaluate_audio
 
     held_out = subject.held_out(asked.samples)
-    judge_every = max(1, -(-held_out.count // asked.judged)) if asked.judged else 0
+    judge_every = asked.every(held_out.count)
     return evaluate_audio(
         subject.tokenizer, Signals(held_out), device=subject.device, judge_every=judge_every, examples=EXAMPLES,
         every=held_out.every, notes=held_out.notes(),

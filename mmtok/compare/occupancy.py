@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from mmtok.compare.asked import check_asked
 from mmtok.compare.subject import Subject
 from mmtok.evaluation.audio_quality import groups_of
 from mmtok.evaluation.heldout import HeldOut, Signals
@@ -20,6 +21,9 @@ class UsageConfig:
 
     tokens_per_code: float = 32.0
     """Of the largest codebook: held-out items first, then training items, until there are so many."""
+
+    def __post_init__(self) -> None:
+        check_asked(self)
 
 
 @torch.inference_mode()

@@ -77,6 +77,24 @@ class Comparison:
             cells.append((place, cell))
         return cls(folder, tuple(layers), tuple(settings), tuple(cells))
 
+    def refuse_another(self) -> None:
+        """Whether the folder is free, or holds cells of this recipe.
+
+        Raises:
+            ConfigError: it holds a comparison on another recipe, or with other settings, or a cell that is another.
+        """
+        for place in (self.folder / one for one in _listed(self.folder)):
+            there = Cell.read(place)
+            for what, old, new in (("recipe", there.layers, self.layers), ("settings", there.settings, self.settings)):
+                if old != new:
+                    apart = " ".join(sorted({*old} ^ {*new})) or "their order"
+                    raise ConfigError(
+                        f"{self.folder} was made with another {what} (apart: {apart}), and a comparison has one for "
+                        "all arms. Compare into another folder, or delete it."
+                    )
+        for place, cell in self.cells:
+            cell.refuse_another(place)
+
     def save(self) -> None:
         """Write the cells' plans, so that each can be done alone.
 

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mmtok.compare.asked import check_asked
+
 LOGITS = 1 << 24
 """Numbers of logits that are held at a time."""
 
@@ -41,6 +43,9 @@ class PriorConfig:
     """Tokens of a sequence at most; longer items are cut into pieces of so many."""
     samples: int = 10_000
     """Items of the training set at most."""
+
+    def __post_init__(self) -> None:
+        check_asked(self)
 
 
 @dataclass(frozen=True)

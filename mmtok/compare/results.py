@@ -10,10 +10,12 @@ from typing import Any
 
 from mmtok.compare.axes import GROUPS, axis_of, columns_of
 from mmtok.compare.cells import MEASURES as FOLDER
-from mmtok.compare.files import write_json
+from mmtok.compare.files import read_measured, write_json
 from mmtok.compare.jobs import LOG, last_words
 from mmtok.compare.plan import Comparison
 from mmtok.compare.statistics import Mean, mean_of, ranks
+from mmtok.report.numbers import number
+from mmtok.schema import ConfigError
 
 RESULTS, TABLES = "results.json", "results.md"
 
@@ -32,6 +34,8 @@ class Results:
     """Figure -> arm -> the places that 95 % intervals of differences allow; figures of which one side is better."""
     codecs: tuple[dict[str, Any], ...] = ()
     """Classical codecs at the arms' rates."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the tables must know."""
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -54,6 +58,7 @@ class Results:
                 for figure, arms in self.means.items()
             },
             "codecs": list(self.codecs),
+            "notes": list(self.notes),
         }
 
 
@@ -77,9 +82,30 @@ def gather(comparison: Comparison) -> Results:
         for figure, arms in figures.items()
         if (axis := axis_of(figure)) and axis.higher is not None
     }
-    codecs = comparison.folder / "codecs.json"
-    found = json.loads(codecs.read_text())["rows"] if codecs.is_file() else []
-    return Results(tuple(rows), tuple(absent), means, places, tuple(found))
+    codecs = _read_codecs(comparison.folder / "codecs.json")
+    notes = dict.fromkeys([*(f"{row['arm']}: {note}" for row in rows for note in row["notes"]), *_unreached(codecs)])
+    return Results(tuple(rows), tuple(absent), means, places, tuple(codecs), tuple(notes))
+
+
+def _read_codecs(path: Path) -> list[dict[str, Any]]:
+    try:
+        return list(json.loads(path.read_text(encoding="utf-8"))["rows"])
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is damaged ({error}). Remove it: --codecs measures again.") from error
+
+
+def _unreached(codecs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A line on codecs whose least rate is above an arm's."""
+    rows = [row for row in codecs if not row.get("reached", True)]
+    if not rows:
+        return []
+    names = ", ".join(dict.fromkeys(row["codec"] for row in rows))
+    return [
+        f"{names}: the least rate is above that of some arms (marked 'least' in the table of codecs; headers alone are "
+        "more than a small picture's tokens), so these figures are of more bits than the arms have."
+    ]
 
 
 def _row(home: Path, place: Path, cell: Any) -> tuple[dict[str, Any], list[str]]:
@@ -87,23 +113,26 @@ def _row(home: Path, place: Path, cell: Any) -> tuple[dict[str, Any], list[str]]
 
     figures: dict[str, float] = {}
     usage: list[dict[str, Any]] = []
+    notes: dict[str, None] = {}
     lacking, absent = [], {}
     for name in cell.measures:
         path = place / FOLDER / f"{name}.json"
         if not path.is_file():
             lacking.append(name)
             continue
-        held = json.loads(path.read_text())
+        held = read_measured(path)
         if held["options"] != options_of(name, cell.options):  # asked anew since: no figure beside the others'
             lacking.append(name)
             continue
         figures |= held["figures"]
         usage = held.get("report", {}).get("usage", usage)
+        notes |= dict.fromkeys(held.get("notes", ()))
         if "absent" in held:
             absent[name] = held["absent"]
     row = {
         "arm": cell.arm.name, "seed": cell.seed, "words": list(cell.arm.words), "path": cell.arm.path,
         "folder": str(place.relative_to(home)), "figures": figures, "usage": usage, "absent": absent,
+        "notes": list(notes),
     }  # fmt: skip
     return row, lacking
 
@@ -125,6 +154,8 @@ def tables(results: Results) -> str:
             parts.append(f"**{title}**\n\n{_table(results, columns)}")
     if results.codecs:
         parts.append(f"**Codecs**\n\n{_codecs(results.codecs)}")
+    if results.notes:
+        parts.append("**Notes**\n\n" + "\n".join(f"- {line}" for line in results.notes))
     if results.missing:
         parts.append("**Missing**\n\n" + "\n".join(f"- {line}" for line in results.missing))
     return "\n\n".join(parts)
@@ -155,12 +186,13 @@ def _cell(results: Results, figure: str, arm: str) -> str:
 def _codecs(rows: Iterable[Mapping[str, Any]]) -> str:
     rows = list(rows)
     names = list(dict.fromkeys(name for row in rows for name in row["metrics"] if axis_of(name)))
-    head = ["codec", "rate", *names]
+    head = ["codec", "beside arms at", f"rate ({rows[0]['unit']})", *names]
     body = [
         [
             row["codec"],
-            f"{row['rate']:.4g} {row['unit']}",
-            *(f"{row['metrics'].get(name, float('nan')):.4g}" for name in names),
+            number(row.get("beside")),
+            number(row["rate"]) + ("" if row.get("reached", True) else ", least"),
+            *(number(row["metrics"].get(name)) for name in names),
         ]
         for row in rows
     ]

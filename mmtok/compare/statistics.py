@@ -9,6 +9,8 @@ from statistics import fmean, variance
 
 from scipy.stats import t as student
 
+from mmtok.report.numbers import spread
+
 CONFIDENCE = 0.95
 
 
@@ -22,7 +24,8 @@ class Mean:
     count: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.4g}" + ("" if self.half is None else f" ± {self.half:.2g}")
+        centre, half = spread(self.mean, self.half)
+        return centre + (f" ± {half}" if half else "")
 
 
 def mean_of(values: Sequence[float]) -> Mean:

@@ -91,10 +91,14 @@ class Study:
             seeds: instead of the study's.
 
         Raises:
-            ConfigError: data that no part is about, or a mistake in a part.
+            ConfigError: data that no part is about, none at all, or a mistake in a part.
         """
+        wanted = list(dict.fromkeys(part.data for part in self.parts))
+        if not data:
+            given = " ".join(f"--data {name}=SHARDS" for name in wanted)
+            raise ConfigError(f"--study wants the shards of its parts, some of them at least: {given}.")
         if unknown := set(data) - {part.data for part in self.parts}:
-            known = ", ".join(sorted({part.data for part in self.parts}))
+            known = ", ".join(sorted(wanted))
             raise ConfigError(f"--data {min(unknown)}=...: the study has no such set. Known: {known}.")
         found, left = [], []
         for part in self.parts:

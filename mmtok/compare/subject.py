@@ -87,6 +87,13 @@ class Subject:
         return not isinstance(self.tokenizer, Adapted)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the figures must know of the tokenizer."""
+        from mmtok.compare.adapters import Adapted
+
+        return tuple(self.tokenizer.notes) if isinstance(self.tokenizer, Adapted) else ()
+
+    @property
     def sizes(self) -> tuple[int, ...]:
         """Of the codebooks."""
         return self.tokenizer.spec.codebook_sizes

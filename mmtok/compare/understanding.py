@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmtok.compare.asked import check_asked
 from mmtok.compare.files import write_json
 from mmtok.compare.tokens import Tokens
 from mmtok.evaluation.token_probe import fit
@@ -45,6 +46,9 @@ class ReaderConfig:
     """Of the layers, and of whole positions."""
     most: int = 1024
     """Positions read at most, the first ones."""
+
+    def __post_init__(self) -> None:
+        check_asked(self, zero=("dropout",))
 
 
 @dataclass(frozen=True)
@@ -239,7 +243,9 @@ def read(
     x, unseen = x.narrow(axis, 0, min(length, x.shape[axis])), unseen.narrow(axis, 0, min(length, unseen.shape[axis]))
     model = Reader(embed, length, classes, config)
     optimizer = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.steps, pct_start=0.1)
+    # With ten updates or fewer a tenth of them is none: the rate then falls from its peak, over two at least.
+    rises, total = (0.1 if config.steps > 10 else 0.0), max(2, config.steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=total, pct_start=rises)
     order = torch.cat([torch.randperm(len(y)) for _ in range(-(-config.steps * config.batch // len(y)))])
     for rows in order.split(config.batch)[: config.steps]:
         loss = F.cross_entropy(model(_trimmed(x[rows])), y[rows], label_smoothing=0.1)

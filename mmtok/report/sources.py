@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmtok.compare.files import read_measured
 from mmtok.report.log import Log
 from mmtok.schema import read_json
 
@@ -214,8 +215,8 @@ def _cell(home: Path, row: Mapping[str, Any]) -> Run:
         raise ValueError(f"{home / RESULTS} names a cell outside of it: {row['folder']}.")
     stands = row.get("path") or ""
     trained = Path(stands) if stands and ":" not in stands and (Path(stands) / CONFIG).is_file() else folder
-    measured = folder / "measures" / "reconstruction.json"
-    held = _checked(measured, ("report",)) if measured.is_file() else {}
+    measures = {path.stem: read_measured(path) for path in sorted((folder / "measures").glob("*.json"))}
+    held = measures.get("reconstruction", {})
     return Run(
         f"{row['arm']} · seed {row['seed']}", row["arm"], folder, _config(trained), Log.read(trained / LOG),
         held.get("report", {}), held.get("counts", ()), _examples(folder / "examples"),

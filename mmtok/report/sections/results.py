@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from mmtok.compare.axes import GROUPS, axis_of, columns_of
 from mmtok.report.html import Content, tag
 from mmtok.report.numbers import title, titled
@@ -26,8 +29,10 @@ def results(story: Story) -> Section | None:
     for one in story.comparisons:
         before = one.prefix
         parts = _groups(one, story, before) + _codecs(one, before)
-        if missing := one.results["missing"]:
-            parts.append(tag("div", tag("h3", f"{before}Missing"), tag("ul", [tag("li", line) for line in missing])))
+        for heading in ("Notes", "Missing"):
+            if lines := one.results.get(heading.lower()):
+                listed = tag("ul", [tag("li", line) for line in lines])
+                parts.append(tag("div", tag("h3", f"{before}{heading}"), listed))
         blocks.append((one.prefix + one.arms[0], tag("div", parts, class_="tables")))
     if evaluated := _evaluations(story):
         blocks.append((story.alone[0].series, tag("div", evaluated, class_="tables")))
@@ -83,13 +88,24 @@ def _codecs(comparison: Comparison, before: str) -> list[Content]:
     if not rows:
         return []
     names = list(dict.fromkeys(name for row in rows for name in row["metrics"] if axis_of(name)))
-    columns = [Column("codec", numeric=False), Column(f"rate ({rows[0]['unit']})")]
+    columns = [Column("codec", numeric=False), Column("beside arms at"), Column(f"rate ({rows[0]['unit']})")]
     columns += [Column(titled(name), _what(name), _higher(name)) for name in names]
     body = [
-        [Cell(row["codec"], row["codec"]), value(row["rate"]), *(value(row["metrics"].get(name)) for name in names)]
+        [
+            Cell(row["codec"], row["codec"]),
+            value(row.get("beside")),
+            _rate(row),
+            *(value(row["metrics"].get(name)) for name in names),
+        ]
         for row in rows
     ]
     return [table(f"{before}Codecs at these rates", columns, body)]
+
+
+def _rate(row: Mapping[str, Any]) -> Cell:
+    """Of a codec; marked where it is the least it has, and above the arms'."""
+    plain = value(row["rate"])
+    return plain if row.get("reached", True) else plain._replace(content=[plain.content, ", least"])
 
 
 def _what(name: str) -> str:

@@ -40,6 +40,13 @@ def test_what_matches_nothing_is_refused_with_the_nearest(over, said):
         arms_over([over])
 
 
+def test_one_block_is_varied_by_one_over_and_seeds_by_their_own_option():
+    with pytest.raises(ConfigError, match=r"twice.*Write --over quantizer=vq,fsq\."):
+        arms_over(["quantizer=vq", "quantizer=fsq"])
+    with pytest.raises(ConfigError, match=r"Use --seeds 3\."):
+        arms_over(["seed=1,2,5"])
+
+
 def test_two_arms_of_one_name_are_refused():
     with pytest.raises(ConfigError, match="two arms of the name lr=1"):
         arms_over(["optim.lr=1,1"])

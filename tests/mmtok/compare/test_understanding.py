@@ -1,5 +1,7 @@
 """Readers of labels: they find what is there, and nothing where there is nothing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -27,6 +29,12 @@ def test_codes_and_values_that_tell_the_label_are_read():
     assert found.transformer > 0.9
     assert found.chance < 0.45
     assert (found.classes, found.samples) == (3, 200)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 11, 20])
+def test_any_number_of_steps_is_done(steps):
+    few = replace(SMALL, steps=steps, width=8, batch=4)
+    assert 0 <= understand(tokens(12, 0), tokens(6, 1), (30, 30), few).transformer <= 1
 
 
 def test_codes_that_tell_nothing_are_read_at_chance():

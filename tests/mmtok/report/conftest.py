@@ -88,7 +88,7 @@ def _cell(folder, *, codes, sounds):
     (folder / "config.yaml").write_text(yaml.safe_dump(SOUNDS if sounds else CONFIG))
     (folder / "measures").mkdir()
     report = {"samples": 10, "metrics": {"psnr": 25.0}, "usage": [USAGE] if codes else [], "choices": {}}
-    held = {"report": report, "counts": [[200, 150, 50, 0]] if codes else []}
+    held = {"options": {}, "figures": {"psnr": 25.0}, "report": report, "counts": [[200, 150, 50, 0]] if codes else []}
     (folder / "measures" / "reconstruction.json").write_text(json.dumps(held))
     (folder / "examples").mkdir()
     for number in range(2):
