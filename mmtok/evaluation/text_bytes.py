@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmtok.evaluation.audio import bits_of, budgets
 from mmtok.evaluation.byte_metrics import DEFINITIONS, ByteMetrics, inside_of
+from mmtok.evaluation.finite import require_finite
 from mmtok.evaluation.report import CodeCounts, EvaluationReport, machine
 from mmtok.evaluation.text_modality import as_text, positions_of, rates
 from mmtok.tokenizers.base import evaluating
@@ -96,6 +97,7 @@ class _Evaluation:
         """A batch of bytes (B, 1, S)."""
         x, lengths = x.to(self.device), lengths.to(self.device)
         out = self.tokenizer(x, lengths)
+        require_finite(out.x)
         if not self.samples and self.counts.levels:
             self._use(x, lengths, out.x)
         right = self.whole.update(x, out.x, lengths)
