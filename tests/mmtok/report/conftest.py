@@ -24,10 +24,11 @@ ROWS = {
 CONFIG = {
     "tokenizer": {"name": "image", "encoder": {"name": "conv2d"}},
     "quantizer": {"name": "vq", "codebook_size": 4},
+    "trainer": {},
 }
 
 
-SOUNDS = {"tokenizer": {"name": "audio"}, "quantizer": {"name": "rq"}}
+SOUNDS = {"tokenizer": {"name": "audio"}, "quantizer": {"name": "rq"}, "trainer": {}}
 USAGE = {
     "size": 4, "tokens": 400, "tokens_per_code": 100.0, "active": 0.75, "active_expected": 0.75, "live": 0.75,
     "perplexity": 2.5, "perplexity_norm": 0.62, "entropy_norm": 0.7, "gini": 0.4, "evenness": 0.6, "top1_share": 0.5,
