@@ -47,8 +47,8 @@ class Run:
 
     @property
     def fitted(self) -> bool:
-        """Whether it was made in one pass: its configuration has no training."""
-        return bool(self.config) and "trainer" not in self.config
+        """Whether it was made in one pass: its configuration has an engine's threads, and no trainer."""
+        return "threads" in self.config and "trainer" not in self.config
 
     @property
     def metrics(self) -> dict[str, float]:
