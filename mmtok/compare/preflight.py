@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from mmtok.compare.plan import Comparison
 from mmtok.schema import ConfigError
@@ -26,8 +27,8 @@ def check(comparison: Comparison, *, data: bool = True) -> None:
     comparison.refuse_another()
     todo = set(comparison.todo())
     cells = [(place, cell) for place, cell in comparison.cells if place in todo]
-    for path in dict.fromkeys(cell.arm.path for _, cell in cells if ":" in cell.arm.path):
-        check_adapter(path)
+    for path in dict.fromkeys(cell.arm.path for _, cell in cells if cell.arm.path):
+        (check_adapter if ":" in path else check_standing)(path)
     if data:
         from datamodules.base import datamodules
 
@@ -38,6 +39,19 @@ def check(comparison: Comparison, *, data: bool = True) -> None:
                 seen.append(config)
                 module = datamodules.build(config)
                 module.check_content([*module.training_sets(), *module.validation_sets()])
+
+
+def check_standing(path: str) -> None:
+    """Whether a path is a run with a checkpoint, a checkpoint, a bundle or an import; it is not loaded.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    from mmtok.export.folder import is_model
+
+    place = Path(path)
+    if not (is_model(place) or place.is_file() or any((place / "checkpoints").glob("*.ckpt"))):
+        raise ConfigError(f"--with {path}: it is no run with a checkpoint, no bundle and no import.")
 
 
 def check_adapter(text: str) -> None:

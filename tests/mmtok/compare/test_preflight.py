@@ -1,6 +1,7 @@
 """What would make every cell fail is refused before one is started, and by a dry run too."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from mmtok.schema import ConfigError
 from mmtok.training.lease import Lease
 from tests.conftest import SMALL
 
+HERE = Path(__file__).parent
 OWN = [word for word in SMALL if not word.startswith("quantizer.")]
 
 
@@ -41,6 +43,7 @@ def planned(shards, tmp_path):
     [
         (["--with", "x=no_such_module_here:make"], "--with no_such_module_here:make: No module named"),
         (["--with", "x=json:make"], "--with json:make: module 'json' has no attribute 'make'"),
+        (["--with", f"x={HERE}"], f"--with {HERE}: it is no run with a checkpoint"),
         (["--with", "x=json:__name__"], "__name__ is a str, and no function"),
         (["--over", "quantizer=fsq", "--ask", "probe.steps=0"], "probe: steps=0 must be 1 or more"),
         (["--over", "quantizer=fsq", "--ask", "prior.steps=0"], "prior: steps=0 must be 1 or more"),
