@@ -48,10 +48,8 @@ def main() -> None:
         for name in rows:
             if not (args.out / f"{name}-{seed}.json").is_file():
                 measure(args, name, seed)
-    found = {
-        name: [json.loads((args.out / f"{name}-{seed}.json").read_text()) for seed in range(args.seeds)]
-        for name in rows
-    }
+    found = {name: [json.loads(path.read_text()) for path in sorted(args.out.glob(f"{name}-*.json"))] for name in ROWS}
+    found = {name: runs for name, runs in found.items() if runs}
     text = as_table(found)
     print(text)
     (args.out / "table.md").write_text(text + "\n")
@@ -92,24 +90,36 @@ def judged(tree: Tree, items: list[Item], ids: np.ndarray, pairs: int, seed: int
 
 
 def as_table(found: dict[str, list[dict[str, Any]]]) -> str:
-    """A row a recipe and prefix; means over seeds with 95 % intervals."""
-    header = ["codes", "shared", "steps", "steps, shuffled", "Wu-Palmer", "Wu-Palmer, shuffled", "items with company"]
+    """A row a recipe and prefix, with 95 % intervals."""
+    header = [
+        "codes",
+        "seeds",
+        "shared",
+        "steps",
+        "steps, shuffled",
+        "Wu-Palmer",
+        "Wu-Palmer, shuffled",
+        "items with company",
+    ]
     lines = []
     for name, runs in found.items():
         for prefix in range(len(runs[0]["codes"])):
             cells = [of(runs, side, prefix, measure) for measure in MEASURES for side in ("codes", "shuffled")]
             company = np.mean([run["codes"][prefix]["items"] / run["items"] for run in runs])
-            lines.append([name, prefix, *cells, f"{company:.0%}"])
+            lines.append([name, len(runs), prefix, *cells, f"{company:.0%}"])
     return table(header, lines)
 
 
 def of(runs: list[dict[str, Any]], side: str, prefix: int, measure: str) -> str:
     """One cell."""
-    values = [run[side][prefix][measure] for run in runs if prefix < len(run[side])]
-    if not values:
-        return "-"
-    mean = mean_of(values)
-    return f"{mean.mean:.3f}" + (f" ± {mean.half:.3f}" if mean.half is not None else "")
+    rows = [run[side][prefix] for run in runs if prefix < len(run[side])]
+    return "{:.3f} ± {:.3f}".format(*averaged(rows, measure)) if rows else "-"
+
+
+def averaged(rows: list[dict[str, float]], measure: str) -> tuple[float, float]:
+    """Mean and half a 95 % interval: over seeds, or over the pairs where there is one seed."""
+    mean = mean_of([row[measure] for row in rows])
+    return mean.mean, rows[0][f"{measure}_half"] if mean.half is None else mean.half
 
 
 def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
@@ -123,13 +133,10 @@ def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
     for axes, (measure, label) in zip(panels, MEASURES.items(), strict=True):
         for number, (name, runs) in enumerate(found.items()):
             for side, style in (("codes", "-"), ("shuffled", ":")):
-                points = [
-                    (prefix, mean_of([run[side][prefix][measure] for run in runs]))
-                    for prefix in range(min(len(run[side]) for run in runs))
-                ]
+                shared = range(min(len(run[side]) for run in runs))
+                means, halves = zip(*(averaged([run[side][i] for run in runs], measure) for i in shared), strict=True)
                 axes.errorbar(
-                    [prefix for prefix, _ in points], [mean.mean for _, mean in points],
-                    [mean.half or 0 for _, mean in points], fmt=style, marker="o", markersize=4, capsize=3,
+                    shared, means, halves, fmt=style, marker="o", markersize=4, capsize=3,
                     color=f"C{number}", label=name if side == "codes" else f"{name}, shuffled",
                 )  # fmt: skip
         axes.set(xlabel="codes that a pair shares", ylabel=label)

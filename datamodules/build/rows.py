@@ -81,7 +81,10 @@ class RowsSource(Source):
         column = self._content_column(schema.names)
         of = schema.field(column).type
         key, label = self._other_columns(schema.names)
-        table = file.read(columns=[one for one in (column, key, label) if one])
+        try:
+            table = file.read(columns=[one for one in (column, key, label) if one])
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{self.path} is damaged ({error}).") from error
         cells = table[column].combine_chunks()
         keys, labels = (table[one].to_pylist() if one else None for one in (key, label))
         if pa.types.is_string(of) or pa.types.is_large_string(of):

@@ -14,6 +14,9 @@ import numpy as np
 from mmtok.corpus import Ids, groups
 from mmtok.evaluation.vector_metrics import drawn_pairs
 
+NORMAL = 1.96
+"""Two-sided 95 % quantile of the normal distribution."""
+
 
 class Meeting(NamedTuple):
     """Where two items come together."""
@@ -103,6 +106,10 @@ class Row(NamedTuple):
     """Mean number of steps between them."""
     wu_palmer: float
     """Mean similarity."""
+    distance_half: float
+    """Half the 95 % interval of the mean distance, over the pairs that were drawn; trainings differ besides."""
+    wu_palmer_half: float
+    """Of the mean similarity."""
     pairs: int
     items: int
     """Items that have company at this prefix; pairs are drawn of them."""
@@ -126,8 +133,9 @@ def judge(tree: Tree, keys: Sequence[str], ids: Ids, *, pairs: int = 20_000, see
         found = list(_meetings(tree, keys, one, other))
         if found:
             company = int((np.bincount(group)[group] > 1).sum())
-            distance, similarity = (float(np.mean(values)) for values in zip(*found, strict=True))
-            rows.append(Row(prefix, distance, similarity, len(found), company))
+            values = np.array(found, dtype=np.float64)
+            means, halves = values.mean(0), NORMAL * values.std(0) / np.sqrt(len(values))
+            rows.append(Row(prefix, *map(float, (*means, *halves)), len(found), company))
     return rows
 
 

@@ -1,6 +1,7 @@
 """Vectors: from .npy and .parquet to shards, to batches, and to the sample a tokenizer is fitted on."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -150,9 +151,13 @@ def test_columns_that_are_not_there_are_named(tmp_path, columns, options, said):
 
 
 def test_what_is_no_parquet_is_refused(tmp_path):
-    (tmp_path / "x.parquet").write_bytes(b"")
-    with pytest.raises(ValueError, match="no Parquet file"):
-        build_shards(str(tmp_path / "x.parquet"), tmp_path / "out")
+    whole = Path(table(tmp_path, key=KEYS, vector=[[1.0, 2.0]] * len(KEYS))).read_bytes()
+    damaged = {"no Parquet file": (b"", whole[:-30], b"x" * 99), "damaged": (b"PAR1" + b"\xff" * 400 + whole[404:],)}
+    for said, contents in damaged.items():
+        for content in contents:
+            (tmp_path / "x.parquet").write_bytes(content)
+            with pytest.raises(ValueError, match=rf"x.parquet is {said}"):
+                build_shards(str(tmp_path / "x.parquet"), tmp_path / "out")
 
 
 def test_batches_are_finite_float32_with_keys(built):
