@@ -134,8 +134,8 @@ def judge(tree: Tree, keys: Sequence[str], ids: Ids, *, pairs: int = 20_000, see
         if found:
             company = int((np.bincount(group)[group] > 1).sum())
             values = np.array(found, dtype=np.float64)
-            means, halves = values.mean(0), NORMAL * values.std(0) / np.sqrt(len(values))
-            rows.append(Row(prefix, *map(float, (*means, *halves)), len(found), company))
+            (distance, similarity), halves = values.mean(0).tolist(), NORMAL * values.std(0) / np.sqrt(len(values))
+            rows.append(Row(prefix, distance, similarity, float(halves[0]), float(halves[1]), len(found), company))
     return rows
 
 
