@@ -19,6 +19,7 @@ from datamodules.audio import AudioModule
 from datamodules.images import Images
 from datamodules.module import ShardDataModule
 from datamodules.text_bytes import TextBytes
+from datamodules.vectors import Vectors
 from mmtok.training.adversary import Adversary
 from mmtok.training.checkpoint import Checkpoints
 from mmtok.training.logs import MetricsFile
@@ -138,7 +139,7 @@ def in_loader(fault: Fault) -> None:
 
         module.item = item  # type: ignore[method-assign]
 
-    for module in (Images, AudioModule, TextBytes):
+    for module in (Images, AudioModule, TextBytes, Vectors):
         patch(module)
 
 

@@ -14,19 +14,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmtok.grouping import Ids, groups
 from mmtok.sinkhorn import reassign
 
 PARQUET, TRIE = "item_to_codes.parquet", "trie.json"
-Method = Literal["extra", "sinkhorn", "none"]
+Method = Literal["extra", "sinkhorn", "sinkhorn+extra", "none"]
 Kind = Literal["code", "disambiguation"]
-Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,15 @@ class Corpus:
         """
         ids = np.ascontiguousarray(ids, dtype=np.int64)
         kinds: tuple[str, ...] = ("code",) * ids.shape[1]
-        if method == "sinkhorn":
+        if method not in get_args(Method):
+            raise ValueError(f"collisions={method!r} is none of {', '.join(get_args(Method))}.")
+        if "sinkhorn" in method:
             if costs is None:
                 raise ValueError("collisions=sinkhorn needs distances to the codes of the last level. Use extra.")
             ids = reassign(ids, costs)
-        elif method == "extra":
+        if "extra" in method:
             ids = np.concatenate([ids, number(keys, ids, extra_size)[:, None]], 1)
             sizes, kinds = [*sizes, extra_size], (*kinds, "disambiguation")
-        elif method != "none":
-            raise ValueError(f"collisions={method!r} is none of extra, sinkhorn, none.")
         return cls(tuple(keys), ids, tuple(sizes), kinds, fingerprint)
 
     def __len__(self) -> int:
@@ -186,18 +186,6 @@ def number(keys: Sequence[str], ids: Ids, size: int) -> Ids:
     out = np.empty(len(ids), dtype=np.int64)
     out[order] = np.arange(len(ids)) - np.repeat(starts, lengths)
     return out
-
-
-def groups(ids: Ids) -> Ids:
-    """(N, L) -> (N,) the number of each row's value among the distinct rows, which are sorted."""
-    if not ids.shape[1]:
-        return np.zeros(len(ids), dtype=np.int64)
-    group = np.unique(ids[:, 0], return_inverse=True)[1].astype(np.int64)
-    for level in range(1, ids.shape[1]):
-        column = ids[:, level]
-        # Pairs as one number: sorting rows as rows is many times slower.
-        group = np.unique(group * (int(column.max(initial=0)) + 1) + column, return_inverse=True)[1].astype(np.int64)
-    return group
 
 
 class Trie:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Ids = NDArray[np.int64]
+from mmtok.grouping import Ids, groups
+
 Floats = NDArray[np.floating[Any]]
 
 
@@ -43,8 +44,6 @@ def reassign(
 
 def by_prefix(ids: Ids) -> list[Ids]:
     """The rows of (N, L) that share their first L - 1 levels, where two of them share the last as well."""
-    from mmtok.corpus import groups
-
     prefix, whole = groups(ids[:, :-1]), groups(ids)
     order = np.argsort(prefix, kind="stable")
     families = np.split(order, np.flatnonzero(np.diff(prefix[order])) + 1)

@@ -67,8 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     corpus = parser.add_argument_group("the items of a tokenizer of vectors (item_to_codes.parquet, trie.json)")
     corpus.add_argument("--items", metavar="SET[,SET]", help="shard sets whose vectors are coded, and go along")
     corpus.add_argument(
-        "--collisions", choices=("extra", "sinkhorn", "none"), help="items of the same codes: a further level numbers "
-        "them (default), other last codes part them, or they are left",
+        "--collisions", choices=("extra", "sinkhorn", "sinkhorn+extra", "none"),
+        help="items of the same codes: a further level numbers them (default); other last codes part them, but for "
+        "equal vectors; both; or they are left",
     )  # fmt: skip
     corpus.add_argument("--extra-size", type=int, metavar="N", help="ids of that level (default 256)")
 
@@ -165,7 +166,7 @@ def coded(args: argparse.Namespace, tokenizer: Tokenizer) -> Corpus | None:
 
     method: Method = args.collisions or "extra"
     size = args.extra_size
-    if size is not None and (method != "extra" or size < 1):
+    if size is not None and ("extra" not in method or size < 1):
         raise ValueError(f"--extra-size={size} is of the level that --collisions extra adds, and 1 or more.")
     return code_items(tokenizer, args.items, method=method, extra_size=size or 256, say=print)
 

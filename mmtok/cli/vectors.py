@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +38,17 @@ def data_of(spec: CodeSpec, common: Mapping[str, Any]) -> DataConfig:
 
 
 def adjust(data: DataConfig, args: argparse.Namespace) -> DataConfig:
-    """The data as they are."""
-    return data
+    """The whole corpus where no set is named: how codes collide depends on how many items there are."""
+    from dataclasses import replace
+
+    from datamodules.base import datamodules
+    from datamodules.remote import shown
+
+    if args.shards is None:
+        module: Any = datamodules.build(data)
+        homes = dict.fromkeys(shown(one.home) for one in (*module.training_sets(), *module.validation_sets()))
+        data = replace(data, val_shards=tuple(homes))
+    return data if args.samples is not None else replace(data, val_samples=sys.maxsize)
 
 
 def measure(job: Job) -> None:

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmtok.corpus import Ids
 from mmtok.evaluation.finite import require_finite
 from mmtok.evaluation.report import CodeCounts, EvaluationReport, machine
 from mmtok.evaluation.vector_metrics import (
@@ -26,6 +25,7 @@ from mmtok.evaluation.vector_metrics import (
     overlap,
     queries_of,
 )
+from mmtok.grouping import Ids
 from mmtok.quantizers.usage import UsageWindow
 from mmtok.tokenizers.base import evaluating
 from mmtok.tokenizers.vector import VectorTokenizer
@@ -49,10 +49,10 @@ DEFINITIONS = {
 
 
 class Coded(NamedTuple):
-    """Items and what a tokenizer makes of them."""
+    """Items and what a tokenizer makes of them: twice N x F numbers."""
 
-    x: Tensor
-    """(N, F) as they came."""
+    same: Ids
+    """(N,) the number of each among the distinct vectors."""
     ids: Ids
     """(N, L)."""
     compared: Tensor
@@ -104,11 +104,12 @@ def evaluate_vectors(
     shuffled = items._replace(ids=items.ids[order], decoded=items.decoded[torch.from_numpy(order)])
     choices = {
         "definitions": DEFINITIONS,
-        "coherence": coherence(items.compared, items.ids, items.labels, seed=seed),
+        "coherence": coherence(items.compared, items.ids, items.labels, same=items.same, seed=seed),
         "shuffled": {
             "metrics": {"knn_recall": recall(shuffled, seed), "mse": error(shuffled)},
-            "coherence": coherence(items.compared, shuffled.ids, items.labels, seed=seed),
+            "coherence": coherence(items.compared, shuffled.ids, items.labels, same=items.same, seed=seed),
         },
+        "random": random_codes(items, tokenizer.spec.codebook_sizes, seed),
         "drawn": {"pairs": PAIRS, "queries": min(QUERIES, len(items.ids)), "seed": seed},
     }
     return EvaluationReport(
@@ -130,15 +131,15 @@ def code(
             require_finite(out.x)
             window.add(out.quantized.stats)
             label = torch.full((len(x),), -1) if label is None else label
-            kept = (x, out.quantized.ids[..., 0], tokenizer.compared(x.to(device)), tokenizer.compared(out.x), label)
+            kept = (out.quantized.ids[..., 0], tokenizer.compared(x.to(device)), tokenizer.compared(out.x), label)
             parts.append(tuple(one.cpu() for one in kept))
-    x, ids, compared, decoded, labels = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Coded(x, ids.numpy(), compared, decoded, labels.numpy()), window
+    ids, compared, decoded, labels = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Coded(equal_rows(compared), ids.numpy(), compared, decoded, labels.numpy()), window
 
 
 def measures(items: Coded, sizes: tuple[int, ...], seed: int = 0) -> dict[str, float]:
     """Figures of coded items."""
-    found = collisions(items.ids, sizes, items.x)
+    found = collisions(items.ids, sizes, items.same)
     joint = joint_usage(items.ids, sizes)
     return {
         "collision_rate": found.rate,
@@ -187,20 +188,15 @@ def by_levels(tokenizer: VectorTokenizer, items: Coded) -> list[dict[str, Any]]:
             values = tokenizer.quantizer.decode(part.to(device))
             y = tokenizer.compared(tokenizer.synthesise(values, None, ())).cpu()
             total += float((y.double() - want.double()).square().sum())
-        found = collisions(items.ids[:, : levels * each], tokenizer.spec.codebook_sizes[: levels * each], items.x)
+        found = collisions(items.ids[:, : levels * each], tokenizer.spec.codebook_sizes[: levels * each], items.same)
         figures = {"mse": total / items.compared.numel(), "collisions_beyond_duplicates": found.beyond}
         rows.append({"levels": levels} | figures)
     return rows
 
 
-def as_row(report: EvaluationReport) -> dict[str, Any]:
-    """The figures of a table of tokenizers."""
-    return report.metrics | {"active": [level["active"] for level in report.usage]}
-
-
 def random_codes(items: Coded, sizes: tuple[int, ...], seed: int = 0) -> dict[str, Any]:
     """The same figures of codes drawn at random, one for each distinct vector, which decode to nothing but the mean."""
-    rng, same = np.random.default_rng(seed), equal_rows(items.x)
+    rng, same = np.random.default_rng(seed), items.same
     ids = np.stack([rng.integers(0, size, int(same.max()) + 1) for size in sizes], 1)[same]
     drawn = items._replace(ids=ids, decoded=torch.zeros_like(items.decoded))
     figures = measures(drawn, sizes, seed) | {"knn_recall": NEIGHBOURS / (len(ids) - 1)}
@@ -208,5 +204,5 @@ def random_codes(items: Coded, sizes: tuple[int, ...], seed: int = 0) -> dict[st
 
 
 __all__ = [
-    "DEFINITIONS", "Coded", "as_row", "by_levels", "code", "coherence", "evaluate_vectors", "measures", "random_codes",
+    "DEFINITIONS", "Coded", "by_levels", "code", "coherence", "evaluate_vectors", "measures", "random_codes",
 ]  # fmt: skip

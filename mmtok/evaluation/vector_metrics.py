@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmtok.corpus import Ids, groups
+from mmtok.grouping import Ids, groups
 
 PAIRS = 50_000
 """Pairs of items that a mean over all pairs is taken of."""
@@ -42,9 +42,9 @@ class Collisions:
     """Names there are, over items."""
 
 
-def collisions(ids: Ids, sizes: Sequence[int], x: Tensor) -> Collisions:
-    """Of codes (N, L) of vectors x (N, F)."""
-    group, same = groups(ids), equal_rows(x)
+def collisions(ids: Ids, sizes: Sequence[int], same: Ids) -> Collisions:
+    """Of codes (N, L) of vectors, of which `same` (N,) says which are equal."""
+    group = groups(ids)
     count, names, vectors = len(ids), int(group.max()) + 1, int(same.max()) + 1
     each = np.bincount(group)
     return Collisions(
@@ -82,7 +82,7 @@ def joint_usage(ids: Ids, sizes: Sequence[int]) -> Joint:
 
 
 def coherence(
-    x: Tensor, ids: Ids, labels: NDArray[np.int64] | None = None, *, pairs: int = PAIRS, seed: int = 0
+    x: Tensor, ids: Ids, labels: NDArray[np.int64] | None = None, *, same: Ids, pairs: int = PAIRS, seed: int = 0
 ) -> list[dict[str, float]]:
     """Mean cosine, and share of equal labels, of pairs of items that share their first l codes; a row for l = 0 .. L.
 
@@ -92,10 +92,11 @@ def coherence(
         x: (N, F), centred.
         ids: (N, L).
         labels: (N,), -1 for none; rows have no `purity` without.
+        same: (N,) which vectors are equal (`equal_rows`).
         pairs: drawn for each row.
         seed: of the drawing.
     """
-    first = np.unique(equal_rows(x), return_index=True)[1]
+    first = np.unique(same, return_index=True)[1]
     x, ids = torch.nn.functional.normalize(x[torch.from_numpy(first)], dim=1), ids[first]
     labels = None if labels is None or (labels < 0).all() else labels[first]
     rng = np.random.default_rng(seed)
@@ -143,7 +144,7 @@ def queries_of(count: int, seed: int = 0) -> Tensor:
 
 
 def neighbours(x: Tensor, queries: Tensor, count: int = NEIGHBOURS) -> Tensor:
-    """(N, F), (Q,) -> (Q, count) the items nearest to each query, without itself; ties go to the first ones."""
+    """(N, F), (Q,) -> (Q, count) the items nearest to each query, without itself; a tie may fall to either."""
     square, out = x.square().sum(1), []
     for rows in queries.split(max(1, _BLOCK // max(len(x), 1))):
         # Smaller is nearer; |q|^2 is the same for all.

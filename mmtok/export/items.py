@@ -11,12 +11,15 @@ from torch import Tensor
 
 from datamodules.shards import ShardSet
 from datamodules.vectoritem import Item, read_items, width_of
-from mmtok.corpus import Corpus, Ids, Method
+from mmtok.corpus import Corpus, Method
+from mmtok.grouping import Ids
 from mmtok.schema import ConfigError
 from mmtok.tokenizers.base import Tokenizer
 from mmtok.tokenizers.vector import VectorTokenizer
 
 BATCH = 1024
+LARGEST_LEVEL = 1 << 14
+"""Codes of a last level that items are spread over: the transport is a matrix of items by codes."""
 Say = Callable[[str], None]
 
 
@@ -37,13 +40,18 @@ def code_items(
     """
     if not isinstance(tokenizer, VectorTokenizer):
         raise ValueError(f"--items codes vectors, and this tokenizer is of '{tokenizer.spec.modality}'. Leave it out.")
+    if "sinkhorn" in method and (size := tokenizer.spec.codebook_sizes[-1]) > LARGEST_LEVEL:
+        raise ValueError(
+            f"--collisions {method} spreads items over the last level's codes, {LARGEST_LEVEL:,} at most, and it has "
+            f"{size:,}. Use --collisions extra."
+        )
     keys: list[str] = []
     ids: list[Tensor] = []
     rows: list[Tensor] = []
     for names, x in _batches(shards, tokenizer.config.width):
         keys += names
         ids.append(tokenizer.encode(x).ids[..., 0])
-        if method == "sinkhorn":
+        if "sinkhorn" in method:
             rows.append(x)
     if not keys:
         raise ValueError(f"{shards} holds no items.")

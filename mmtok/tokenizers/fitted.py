@@ -38,6 +38,11 @@ class FittedTokenizer(Tokenizer):
         return True
 
     @property
+    def learns_of(self) -> str:
+        """What data must give it (`DataConfig.gives`)."""
+        return self.spec.modality
+
+    @property
     def fitted(self) -> bool:
         """Whether there is something to encode with."""
         raise NotImplementedError

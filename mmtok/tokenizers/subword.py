@@ -111,10 +111,15 @@ class SubwordTokenizer(FittedTokenizer):
 
     def __init__(self, config: SubwordConfig, quantizer: None = None) -> None:
         super().__init__()
-        assert quantizer is None, "a vocabulary stands in its place"
+        if quantizer is not None:
+            raise ValueError("a vocabulary of text has no quantizer. Leave the block out: quantizer=null.")
         self.config = config
         self.register_buffer("model", torch.empty(0, dtype=torch.uint8))
         self._engine: Engine | None = None
+
+    @property
+    def learns_of(self) -> str:
+        return "documents"
 
     @property
     def fitted(self) -> bool:

@@ -25,7 +25,10 @@ from mmtok.tokenizers.base import Latents, Tokenizer, TokenizerConfig, register_
 from mmtok.tokenizers.fitted import FittedConfig, FittedTokenizer
 from mmtok.tokenizers.standard import Standard
 
-_OPQ_ROUNDS = 8
+_OPQ_ROUNDS, _OPQ_ROWS = 4, 16384
+"""Turns of codes and rotation, and vectors that it is fitted on."""
+_PIECE = 1 << 16
+"""Vectors taken at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,18 +176,19 @@ class FittedVectorTokenizer(VectorTokenizer, FittedTokenizer):
         return bool(self.standard.measured)
 
     def fit(self, sample: Iterable[Tensor]) -> dict[str, float]:
-        rows = torch.cat([rows.float() for rows in sample] or [torch.empty(0, self.config.width)])
+        rows = torch.cat([self._checked(rows.float()) for rows in sample] or [torch.empty(0, self.config.width)])
         if self.config.standardize:
-            self.measure([rows])
-        else:
-            self.check(rows)
-        z = self.compared(rows)
+            self.measure(rows.split(_PIECE))
+        for piece in rows.split(_PIECE):  # in place: a sample may be gigabytes
+            piece.copy_(self.compared(piece))
         if self.config.rotate:
-            self.networks.turn(self._fit_rotation(z))
-        self.quantizer.fit(self.networks.encoder(z))
+            self.networks.turn(self._fit_rotation(rows[:_OPQ_ROWS]))
+            for piece in rows.split(_PIECE):
+                piece.copy_(self.networks.encoder(piece))
+        self.quantizer.fit(rows)
         self.standard.measured.fill_(len(rows))
-        error = (self._coded(self.networks.encoder(z)) - self.networks.encoder(z)).square().mean()
-        return {"vectors": len(rows), "error": round(float(error), 4)}
+        squares = sum(float((self._coded(piece) - piece).square().sum()) for piece in rows.split(_PIECE))
+        return {"vectors": len(rows), "error": round(squares / rows.numel(), 4)}
 
     def _fit_rotation(self, z: Tensor) -> Tensor:
         """Codes for the rotation, then the rotation for the codes, in turns: (N, F) -> (F, F) (Ge et al., 3.1)."""
@@ -198,8 +202,7 @@ class FittedVectorTokenizer(VectorTokenizer, FittedTokenizer):
 
     def _coded(self, z: Tensor) -> Tensor:
         """(N, F) -> (N, F), what their codes make of them."""
-        parts = z[:, None].split(1 << 16)
-        return torch.cat([self.quantizer.decode(self.quantizer.encode(part))[:, 0] for part in parts])
+        return self.quantizer.decode(self.quantizer.encode(z[:, None]))[:, 0]
 
     def embed(self, x: Tensor, lengths: Tensor | None = None) -> Latents:
         self.require_fitted()

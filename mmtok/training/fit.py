@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from datamodules.base import datamodules
+from datamodules.base import DataConfig, datamodules
 from mmtok.config import FitConfig, differences, dump_yaml, load_any, parse_any
 from mmtok.loading import LAST, newest_whole
 from mmtok.schema import ConfigError, to_plain
@@ -20,6 +20,7 @@ from mmtok.tokenizers.base import build_tokenizer
 from mmtok.tokenizers.fitted import FittedTokenizer
 from mmtok.training.checkpoint import remove_partial
 from mmtok.training.lease import holding
+from mmtok.training.objective import check_data
 
 Say = Callable[[str], None]
 
@@ -85,13 +86,17 @@ def is_done(config: FitConfig, run_dir: Path, say: Say) -> bool:
 
 def _fit(config: FitConfig, run_dir: Path, say: Say) -> None:
     if config.threads:
-        os.environ["RAYON_NUM_THREADS"] = str(config.threads)  # read when the engine first counts
+        os.environ["RAYON_NUM_THREADS"] = str(config.threads)  # read when the engine of text first counts
+        torch.set_num_threads(config.threads)
     quantizer = None if config.quantizer is None else to_plain(config.quantizer)
     tokenizer = build_tokenizer(to_plain(config.tokenizer), quantizer)
     assert isinstance(tokenizer, FittedTokenizer)
     facts: dict[str, Any] = {}
     sample: Any = ()
     if tokenizer.learns:
+        check_data(config.data, tokenizer.learns_of)
+        for line in weights_ignored(config.data):
+            say(line)
         data: Any = datamodules.build(config.data)
         sample = data.sample(config.seed)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -110,6 +115,13 @@ def _fit(config: FitConfig, run_dir: Path, say: Say) -> None:
             "Give it more text, or lower tokenizer.min_frequency or tokenizer.vocab_size."
         )
     save(config, run_dir, tokenizer, facts, figures | {"seconds": seconds})
+
+
+def weights_ignored(data: DataConfig) -> list[str]:
+    """A line where sets have weights, which a sample of them does not know."""
+    if isinstance(data.shards, str) or len({one.weight for one in data.shards}) == 1:
+        return []
+    return ["WARNING: the weights of data.shards have no effect on what is fitted or standardised: every item is one."]
 
 
 def save(

@@ -233,7 +233,10 @@ class TokenizerModule(L.LightningModule):
         self.scalars.add(values, weight)
 
     def on_fit_start(self) -> None:
-        """What a tokenizer must know of the training set, once in the life of a run: a checkpoint has it."""
+        """What a tokenizer must know of the training set, once in the life of a run: a checkpoint has it.
+
+        Every rank reads it: one that only waited for another's minutes of reading would run out of time.
+        """
         if not self.tokenizer.wants_sample:
             return
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]

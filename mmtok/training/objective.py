@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datamodules.base import datamodules
+from datamodules.base import DataConfig, datamodules
 from mmtok.config import RunConfig
 from mmtok.losses.base import losses
 from mmtok.schema import ConfigError
@@ -15,13 +15,7 @@ def check_objective(config: RunConfig, tokenizer: Tokenizer) -> None:
     Raises:
         ConfigError: names them, and what can.
     """
-    modality = tokenizer.spec.modality
-    if config.data.gives not in ("", modality):
-        fit = [one for one in datamodules.names() if datamodules.config_class(one).gives == modality]
-        raise ConfigError(
-            f"data.name={datamodules.name_of(config.data)} gives {config.data.gives}, and this tokenizer is trained on "
-            f"{modality}. Use one of: {', '.join(fit)}."
-        )
+    check_data(config.data, tokenizer.spec.modality)
     for name, term in config.loss.items():
         if term is not None and term.takes != tokenizer.gives:
             fit = [one for one in losses.names() if losses.config_class(one).takes == tokenizer.gives]
@@ -31,3 +25,17 @@ def check_objective(config: RunConfig, tokenizer: Tokenizer) -> None:
             )
     if config.adversary is not None and tokenizer.gives != "signals":
         raise ConfigError(f"an adversary judges signals, and this tokenizer gives {tokenizer.gives}: adversary=null.")
+
+
+def check_data(data: DataConfig, wanted: str) -> None:
+    """Refuse data that gives something else than a tokenizer wants.
+
+    Raises:
+        ConfigError: names it, and what would do.
+    """
+    if data.gives not in ("", wanted):
+        fit = [one for one in datamodules.names() if datamodules.config_class(one).gives == wanted]
+        raise ConfigError(
+            f"data.name={datamodules.name_of(data)} gives {data.gives}, and this tokenizer is trained on "
+            f"{wanted}. Use one of: {', '.join(fit)}."
+        )

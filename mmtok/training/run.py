@@ -22,6 +22,7 @@ from mmtok.schema import ConfigError
 from mmtok.training.callbacks import build_callbacks
 from mmtok.training.callbacks.preemption import Preemption
 from mmtok.training.checkpoint import Checkpoints, NotSaved
+from mmtok.training.fit import weights_ignored
 from mmtok.training.init_from import initialise
 from mmtok.training.lease import Lease, holding
 from mmtok.training.module import TokenizerModule
@@ -65,6 +66,8 @@ def _train(config: RunConfig, run_dir: Path, lease: Lease | None, say: Say) -> N
     for line in without_effect(config):
         say(line)
     module = build_module(config)
+    for line in weights_ignored(config.data) if module.tokenizer.wants_sample else ():
+        say(line)
     if facts := module.tokenizer.describe():
         say(" | ".join(f"{name} {value}" for name, value in facts.items()))
     if config.init_from and resume is None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmtok.corpus import Corpus, Trie, groups
+from mmtok.corpus import Corpus, Trie
+from mmtok.grouping import groups
 
 RNG = np.random.default_rng(0)
 

@@ -28,7 +28,7 @@ def test_collisions_count_equal_vectors_apart():
     x = torch.arange(10.0)[:, None].repeat(1, 3)
     x[9] = x[8]
     ids = np.array([[0, 0], [0, 0], [0, 1], [1, 0], [1, 1], [1, 2], [2, 0], [2, 1], [2, 2], [2, 2]])
-    found = collisions(ids, (3, 3), x)
+    found = collisions(ids, (3, 3), equal_rows(x))
     assert found.rate == pytest.approx(0.2)  # 8 names for 10 items
     assert found.duplicates == pytest.approx(0.1)
     assert found.beyond == pytest.approx(1 / 9)  # 8 names for 9 vectors
@@ -53,13 +53,13 @@ def test_joint_usage_is_full_where_every_item_has_a_name():
 
 def test_coherence_rises_with_the_prefix_of_a_hierarchy_and_not_of_shuffled_codes():
     x, ids = hierarchy()
-    rows = coherence(x, ids, labels=ids[:, 0])
+    rows = coherence(x, ids, labels=ids[:, 0], same=np.arange(len(ids)))
     cosines = [row["cosine"] for row in rows]
     assert cosines == sorted(cosines)
     assert cosines[0] == pytest.approx(0, abs=0.05)
     assert cosines[3] > 0.95
     assert [row["purity"] for row in rows[1:]] == [1.0] * 3
-    shuffled = coherence(x, np.random.default_rng(1).permutation(ids))
+    shuffled = coherence(x, np.random.default_rng(1).permutation(ids), same=np.arange(len(ids)))
     assert max(row["cosine"] for row in shuffled) < 0.1
     assert "purity" not in shuffled[0]
 
@@ -67,7 +67,7 @@ def test_coherence_rises_with_the_prefix_of_a_hierarchy_and_not_of_shuffled_code
 def test_coherence_leaves_copies_out():
     x = torch.randn(50, 4).repeat(2, 1)
     ids = np.tile(np.arange(50), 2)[:, None]
-    assert [row["prefix"] for row in coherence(x, ids)] == [0.0]
+    assert [row["prefix"] for row in coherence(x, ids, same=equal_rows(x))] == [0.0]
 
 
 def test_neighbours_are_those_of_the_full_matrix_without_the_item_itself():

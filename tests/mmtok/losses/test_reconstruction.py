@@ -75,3 +75,10 @@ def test_half_precision_is_summed_in_full(name, pair):
 def test_a_delta_of_zero_is_refused():
     with pytest.raises(ValueError, match="delta must be above 0"):
         losses.build("huber", delta=0.0)
+
+
+def test_a_sum_over_the_elements_of_an_item_is_their_mean_times_their_number():
+    x, y = torch.randn(5, 12), torch.randn(5, 12)
+    total = losses.build({"name": "l2", "reduce": "sum"})(y, x)
+    torch.testing.assert_close(total, (y - x).square().sum(1).mean())
+    torch.testing.assert_close(losses.build("l2")(y, x) * 12, total)
