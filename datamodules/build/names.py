@@ -17,7 +17,7 @@ from datamodules.build.rows import TABLES, RowsSource
 from datamodules.build.source import ANYTHING, Source, Wanted
 
 CATALOGUES: dict[str, tuple[str, Callable[[Path], Source]]] = {
-    "debian:packages": ("descriptions of 40,000 packages, queries, dependencies, 16 MB", PackageIndex),
+    "debian:packages": ("descriptions of some 60,000 packages, queries, dependencies, 16 MB", PackageIndex),
 }
 """Sources of texts with tables beside them: what each is, and what opens it with a cache folder."""
 

@@ -172,3 +172,28 @@ def test_an_embedding_comes_back_as_it_was(rows, tmp_path):
     assert np.array_equal(one.embed(texts), again.embed(texts))
     assert not again.embed(texts)[-1].any()
     assert again.about() == one.about()
+
+
+def test_a_build_that_was_stopped_ends_with_the_same_bytes(table, tmp_path):
+    whole = build(table, tmp_path / "whole").sets["train"].shards
+
+    class Stopped(Exception):
+        pass
+
+    def stop(done, total):
+        if done == 40:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        build(table, tmp_path / "again", progress=stop)
+    before = (tmp_path / "again" / EMBEDDING).read_bytes()
+    assert build(table, tmp_path / "again").sets["train"].shards == whole
+    assert (tmp_path / "again" / EMBEDDING).read_bytes() == before
+
+
+def test_only_so_many_texts_are_fitted_on(table, tmp_path, monkeypatch):
+    monkeypatch.setattr("datamodules.build.embedded.MOST_TEXTS", 30)
+    seen = []
+    monkeypatch.setattr(Tfidf, "fit", lambda self, texts, fit=Tfidf.fit: (seen.append(len(texts)), fit(self, texts)))
+    assert build(table, tmp_path / "out").samples > 30
+    assert seen == [30]
