@@ -152,7 +152,8 @@ class _First:
 class Sample:
     """Documents of every language, to a budget of bytes; the same sets, seed and budget give the same ones.
 
-    Sizes come from the indexes, so that only what is taken is read. Iterate once; the figures stand afterwards.
+    Sizes come from the indexes, so that only what is taken is read. Iterate as often as needed; the figures stand
+    after the first time.
     """
 
     sets: Sequence[ShardSet]
@@ -166,7 +167,7 @@ class Sample:
     """Keys that could not be read, with the reason."""
 
     def __iter__(self) -> Iterator[str]:
-        taken = self._draw()
+        taken, self.bad = self._draw(), []
         digest = hashlib.sha256()
         for one in taken:
             source = self.sets[one.place.set]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -87,19 +88,25 @@ def between(texts: Iterable[str], names: Sequence[str]) -> Iterator[str]:
         yield from filter(None, found.split(text)) if found else (text,)
 
 
-def learn(engine: Engine, config: SubwordConfig, texts: Iterable[str]) -> Engine:
+def learn(engine: Engine, config: SubwordConfig, sample: Iterable[str]) -> Engine:
     """The engine with a vocabulary.
+
+    Args:
+        engine: a new one.
+        config: what it shall be made of.
+        sample: texts; gone through twice for bpe of characters, so no iterator there.
 
     Raises:
         ValueError: there is too little text, or its characters alone are more than the vocabulary holds.
     """
-    some = (text for text in texts if text)
+    characters = common_characters(engine, config, between(sample, config.special))
+    some = (text for text in between(sample, config.special) if text)
     first = next(some, None)
     if first is None:
         raise ValueError("there is no text to learn from. Check data.shards and data.sample_mb.")
     most = config.vocab_size - len(config.special) - config.reserved
     try:
-        engine.train_from_iterator(chain([first], some), trainer_of(config))
+        engine.train_from_iterator(chain([first], some), trainer_of(config, characters))
     except Exception as error:  # the engine's own have no class of theirs
         if "not large enough" not in str(error):
             raise
@@ -110,7 +117,43 @@ def learn(engine: Engine, config: SubwordConfig, texts: Iterable[str]) -> Engine
     state = json.loads(engine.to_str())
     if config.model == "unigram" and any(score is None for _, score in state["model"]["vocab"]):
         raise ValueError("the sample is too small to tell likely pieces from others. Give it more text.")
-    return with_bytes(state) if config.alphabet == "characters" else engine
+    if config.model == "unigram":
+        state["model"]["vocab"] = settled(state["model"]["vocab"])
+    return engine_of(with_bytes(state) if config.alphabet == "characters" else state)
+
+
+def common_characters(engine: Engine, config: SubwordConfig, texts: Iterable[str]) -> list[str]:
+    """The characters that a bpe of characters starts with: the most frequent ones, for half its room.
+
+    Counted here: of equally frequent ones the engine takes others in every process. Empty for other models.
+    """
+    if (config.model, config.alphabet) != ("bpe", "characters"):
+        return []
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(engine.normalizer.normalize_str(text) if engine.normalizer else text)
+    return sorted(counts, key=lambda one: (-counts[one], one))[: _room(config) // 2]
+
+
+def settled(vocab: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The pieces of a unigram model and their scores, with what differs from process to process taken out.
+
+    The engine goes through its pieces in an order drawn anew by each process. What depends on it: the last digits of
+    sums; the order of equal scores; and signs of the alphabet that earned no score, which get the lowest one and 0.0001
+    more each, in that order. Here they all have the lowest, and scores four decimals.
+
+    >>> settled([("ab", -1.00000001), ("x", -9.0), ("c", -8.9999), ("a", -1.00000002)])
+    [('a', -1.0), ('ab', -1.0), ('c', -9.0), ('x', -9.0)]
+    """
+    step, scores = 1e-4, dict(vocab)
+    single = [score for piece, score in scores.items() if len(piece) == 1]
+    lowest = min(single, default=0.0)
+    for piece, score in scores.items():
+        steps = (score - lowest) / step
+        if len(piece) == 1 and steps < len(single) and abs(steps - round(steps)) < 1e-4:
+            score = lowest
+        scores[piece] = round(score, 4)
+    return sorted(scores.items(), key=lambda one: (-one[1], one[0]))
 
 
 def add_control(engine: Engine, names: Sequence[str]) -> None:
@@ -127,42 +170,50 @@ def add_control(engine: Engine, names: Sequence[str]) -> None:
     engine.add_special_tokens(list(names))
 
 
-def trainer_of(config: SubwordConfig) -> Any:
-    """What teaches the engine, to leave room for what is added afterwards."""
+def _room(config: SubwordConfig) -> int:
+    """Tokens to learn, with the alphabet: all but what is added afterwards."""
+    return config.vocab_size - len(config.special) - config.reserved - 256 * (config.alphabet == "characters")
+
+
+def trainer_of(config: SubwordConfig, characters: list[str]) -> Any:
+    """What teaches the engine, to leave room for what is added afterwards.
+
+    Args:
+        config: what the vocabulary shall be made of.
+        characters: the alphabet of a bpe of characters; others are written as bytes.
+    """
     from tokenizers import pre_tokenizers, trainers
 
-    room = config.vocab_size - len(config.special) - config.reserved
-    alphabet: list[str] = []
-    if config.alphabet == "bytes":
-        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    else:
-        room -= 256
-    common: dict[str, Any] = {"vocab_size": room, "initial_alphabet": alphabet, "show_progress": False}
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet()) if config.alphabet == "bytes" else characters
+    common: dict[str, Any] = {"vocab_size": _room(config), "initial_alphabet": alphabet, "show_progress": False}
     if config.model == "bpe":
         if config.alphabet == "characters":
-            # Half the room for single characters, the frequent ones: others are written as bytes.
-            common["limit_alphabet"] = room // 2
+            common["limit_alphabet"] = len(characters)
         return trainers.BpeTrainer(
             min_frequency=config.min_frequency, max_token_length=config.max_token_length, **common
         )
     return trainers.UnigramTrainer(max_piece_length=config.max_token_length, **common)
 
 
-def with_bytes(state: dict[str, Any]) -> Engine:
-    """The engine of a `tokenizer.json` and a token for each byte behind what was learned, for characters it never saw.
+def with_bytes(state: dict[str, Any]) -> dict[str, Any]:
+    """A `tokenizer.json` and a token for each byte behind what was learned, for characters it never saw.
 
     They are part of the model. As special tokens, as some trainers make them, they would match texts that spell them.
     """
-    from tokenizers import Tokenizer
-
     model, names = state["model"], [f"<0x{byte:02X}>" for byte in range(256)]
     if model["type"] == "BPE":
         model["vocab"] |= {name: len(model["vocab"]) + i for i, name in enumerate(names)}
     else:
         least = min((score for _, score in model["vocab"]), default=0.0)
-        model["vocab"] += [[name, least - 10] for name in names]
+        model["vocab"] += [(name, least - 10) for name in names]
         model["unk_id"] = len(model["vocab"]) - 256  # never given, and no model without it
-    model["byte_fallback"] = True
+    return state | {"model": model | {"byte_fallback": True}}
+
+
+def engine_of(state: dict[str, Any]) -> Engine:
+    """The engine of a `tokenizer.json`."""
+    from tokenizers import Tokenizer
+
     return Tokenizer.from_str(json.dumps(state))
 
 

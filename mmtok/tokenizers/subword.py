@@ -7,7 +7,7 @@ Every text comes back exactly, unless `normalize` changes it on purpose: there i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -20,7 +20,6 @@ from mmtok.tokenizers.base import register_tokenizer
 from mmtok.tokenizers.engine import (
     Engine,
     add_control,
-    between,
     byte_fallback,
     check_control,
     learn,
@@ -32,6 +31,8 @@ from mmtok.tokenizers.texts import check_texts, read_text, write_text
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 """What transformers reads of a vocabulary."""
+END = "<|endoftext|>"
+"""The control token that ends a text, where a vocabulary has it."""
 _WITHOUT_EFFECT = {
     "bytes": ("vocab_size", "alphabet", "split", "digits", "min_frequency", "max_token_length"),
     "unigram": ("min_frequency",),
@@ -64,8 +65,9 @@ class SubwordConfig(FittedConfig):
     """Times a pair must occur to be merged; of bpe."""
     max_token_length: int = 64
     """Longest token, in signs of the alphabet: bytes or characters."""
-    special: tuple[str, ...] = ("<|endoftext|>",)
-    """Control tokens. They never come of text, not even of text that spells them. Like <|name|> or [NAME], in ASCII."""
+    special: tuple[str, ...] = (END,)
+    """Control tokens. They never come of text, not even of text that spells them. Like <|name|> or [NAME], in ASCII.
+    <|endoftext|> is exported as what ends a text (`eos_token`); of others, a name does not tell the meaning."""
     reserved: int = 0
     """Tokens kept free for later, <|reserved:0|> ...: control tokens that get a meaning after the model was trained."""
     pad_to: int = 128
@@ -153,7 +155,10 @@ class SubwordTokenizer(FittedTokenizer):
         self._engine = None
 
     def fit(self, sample: Iterable[str]) -> dict[str, float]:
-        """Learn a vocabulary. The same texts in the same order give the same one.
+        """Learn a vocabulary. The same texts give the same one in every process, with one exception.
+
+        Of unigram, the engine prunes by sums whose last digits differ from process to process: where two pieces are
+        worth exactly the same at the edge of what is kept, either may stay. None did in what we measured.
 
         Raises:
             ValueError: there is too little text, or its characters alone are more than the vocabulary holds.
@@ -161,7 +166,8 @@ class SubwordTokenizer(FittedTokenizer):
         config = self.config
         engine = new_engine(config)
         if config.model != "bytes":
-            engine = learn(engine, config, between(sample, config.special))
+            twice = config.model == "bpe" and config.alphabet == "characters"
+            engine = learn(engine, config, list(sample) if twice and isinstance(sample, Iterator) else sample)
         learned = engine.get_vocab_size()
         free = config.reserved + -(learned + len(config.special) + config.reserved) % config.pad_to
         add_control(engine, [*config.special, *(f"<|reserved:{i}|>" for i in range(free))])
@@ -215,8 +221,8 @@ class SubwordTokenizer(FittedTokenizer):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / TOKENIZER).write_bytes(self.model.cpu().numpy().tobytes())
         settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-        if self.config.special:
-            settings["eos_token"] = self.config.special[0]
+        if END in self.config.special:
+            settings["eos_token"] = END
         (folder / TOKENIZER_CONFIG).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
     def is_control(self) -> Tensor:

@@ -1,5 +1,9 @@
 """Vocabularies of text: every text comes back, whatever the model, and control tokens never come of text."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -182,3 +186,29 @@ def test_what_is_no_text_is_refused():
     codes.ids[0, 0, 0] = 10**6
     with pytest.raises(ValueError, match="another vocabulary"):
         tokenizer.decode(codes)
+
+
+FIT = """
+import hashlib, random
+from mmtok.tokenizers.subword import SubwordConfig, SubwordTokenizer
+draw = random.Random(0)
+words = ["".join(draw.choices("abcdefghij", k=draw.randint(2, 6))) for _ in range(600)]
+texts = [" ".join(draw.choices(words, k=40)) + chr(0x4E00 + i % 300) for i in range(600)]
+for model, alphabet in (("unigram", "bytes"), ("unigram", "characters"), ("bpe", "characters")):
+    tokenizer = SubwordTokenizer(SubwordConfig(model=model, alphabet=alphabet, vocab_size=768))
+    tokenizer.fit(iter(texts))
+    print(hashlib.sha256(bytes(tokenizer.model.tolist())).hexdigest())
+"""
+
+
+def test_every_process_learns_the_same():
+    """The engine goes through its words, characters and pieces in an order that each process draws anew."""
+    found = {subprocess.run([sys.executable, "-c", FIT], capture_output=True, check=True).stdout for _ in range(2)}
+    assert len(found) == 1
+    assert len(found.pop().split()) == 3
+
+
+def test_only_the_end_of_text_is_exported_as_one(tmp_path):
+    for special, wanted in ((("[PAD]", "<|endoftext|>"), "<|endoftext|>"), (("[PAD]",), None)):
+        fitted(special=special).save_engine(tmp_path)
+        assert json.loads((tmp_path / "tokenizer_config.json").read_text()).get("eos_token") == wanted
