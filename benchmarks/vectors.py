@@ -1,6 +1,6 @@
 """Tokenizers of vectors on one corpus: how far codes are names, what they know of neighbours, what they cost.
 
-    python -m benchmarks.vectors DATA [--out runs/vectors] [--only rqvae,pq] [--steps 2500]
+    python -m benchmarks.vectors DATA [--out runs/vectors] [--only rqvae,pq] [--steps 2500] [--picture FILE]
 
 DATA holds the sets `train` and `val` of one build. Each arm is a shipped recipe, trained or fitted on `train` and
 measured on both sets; its collisions are counted once more after Sinkhorn's re-assignment of the last level. Goes on
@@ -99,6 +99,25 @@ def show(found: dict[str, dict[str, Any]]) -> None:
     print(table(["", "shared codes", "cosine", "shuffled", "same section", "shuffled"], lines))
 
 
+def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
+    """Cosines of pairs by their shared codes, a line an arm, and the shuffled codes of all in grey."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    for name, one in found.items():
+        for of, style in ((one["choices"], {"label": name, "marker": "o"}),
+                          (one["choices"]["shuffled"], {"color": "0.7", "zorder": 0})):  # fmt: skip
+            rows = of["coherence"]
+            axes.plot([row["prefix"] for row in rows], [row["cosine"] for row in rows], **style)
+    axes.set(xlabel="first codes shared", ylabel="mean cosine of pairs", title="grey: the same codes, shuffled")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
 def figures(m: dict[str, float], after: float | None, use: str) -> list[object]:
     """The cells of a tokenizer."""
     return [
@@ -114,9 +133,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/vectors"))
     parser.add_argument("--only", default=",".join(ARMS))
     parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--picture", type=Path, help="where the hierarchy is drawn")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    show({name: arm(name, args.data, args.out, args.steps) for name in args.only.split(",")})
+    found = {name: arm(name, args.data, args.out, args.steps) for name in args.only.split(",")}
+    show(found)
+    if args.picture is not None:
+        draw(found, args.picture)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Turn shards of pictures or sounds into shards of codes, for language models (then: mmtok pack).
+"""Turn shards of pictures, sounds or vectors into shards of codes, for language models (then: mmtok pack).
 
   mmtok tokenize bundles/image data/photos/train tokens/photos --size fit
   mmtok tokenize bundles/speech data/speech/train tokens/speech --devices cuda:0,cuda:1

@@ -1,4 +1,4 @@
-"""Shards of pictures or sounds -> shards of codes, on one device: the encoder alone, and no step waits for another.
+"""Shards of signals -> shards of codes, on one device: the encoder alone, and no step waits for another.
 
 Processes decode ahead, this one encodes, a thread turns codes into members and writes. A shard appears whole (tar and
 index, then its record) or not at all, and depends on nothing but its samples and the options: a job that is killed and

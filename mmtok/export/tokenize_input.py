@@ -19,10 +19,13 @@ from torch import Tensor
 from datamodules.decode import image_extension, read_image, sound_extension
 from datamodules.images import Images
 from datamodules.sound import SOUNDS, read_sound
+from datamodules.vectoritem import read_item
+from datamodules.vectors import Vectors
 from mmtok.tokenizers import pixels, sounds
 from mmtok.tokenizers.audio import AudioTokenizer
 from mmtok.tokenizers.base import Tokenizer
 from mmtok.tokenizers.image import ImageTokenizer
+from mmtok.tokenizers.vector import VectorTokenizer
 
 SECONDS = 10
 """A batch of sounds holds as many samples as `batch` sounds of this length, and at most `batch` sounds."""
@@ -85,8 +88,13 @@ class Preparer:
                 raise ValueError(f"--size {size} is for pictures, and this tokenizer is for sounds. Leave it out.")
             config = tokenizer.config
             return cls("audio", config.channels, config.sample_rate, None, batch * SECONDS * config.sample_rate, batch)
+        if isinstance(tokenizer, VectorTokenizer):
+            if size != "own":
+                raise ValueError(f"--size {size} is for pictures, and this tokenizer is for vectors. Leave it out.")
+            return cls("vector", tokenizer.config.width, 0, None, batch, batch)
         if not isinstance(tokenizer, ImageTokenizer):
-            raise ValueError(f"shards are tokenized for pictures and sounds; this is a {type(tokenizer).__name__}.")
+            name = type(tokenizer).__name__
+            raise ValueError(f"shards are tokenized for pictures, sounds and vectors; this is a {name}.")
         trained = tokenizer.config.image_size
         side = None if size == "own" else trained if size == "fit" else int(size)
         if side is not None and side**2 > MAX_PIXELS:
@@ -96,7 +104,7 @@ class Preparer:
     @property
     def content(self) -> tuple[str, ...]:
         """Members that hold the signal, by the last part of their extension."""
-        return SOUNDS if self.modality == "audio" else Images.content
+        return {"audio": SOUNDS, "vector": Vectors.content}.get(self.modality, Images.content)
 
     def __call__(self, members: dict[str, bytes]) -> Tensor:
         """(1, C, ...) of one sample.
@@ -108,6 +116,8 @@ class Preparer:
             name = sound_extension(members)
             sound = read_sound(members[name], name)
             return sounds.read_sound(sound.samples, self.rate, self.channels, sound.sample_rate)
+        if self.modality == "vector":
+            return torch.from_numpy(read_item("", members, self.channels).vector)[None]
         x = pixels.prepare(read_image(members[image_extension(members)]), self.channels, self.side, self.side)
         if x.shape[-2:].numel() > MAX_PIXELS:
             raise ValueError(f"{self.size_of(x)} are above {MAX_PIXELS:,}, which are encoded at once. Scale: --size.")
@@ -117,6 +127,8 @@ class Preparer:
         """The size of one of (B, C, ...), for people."""
         if self.modality == "audio":
             return f"{x.shape[2] / self.rate:,.1f} s"
+        if self.modality == "vector":
+            return f"{x.shape[1]:,} numbers"
         return f"{x.shape[3]:,} x {x.shape[2]:,} pixels"
 
     def limit(self, shape: Sequence[int]) -> int:

@@ -154,3 +154,12 @@ def test_recipes_whose_blocks_do_not_fit_are_refused_in_one_line(data, tmp_path,
     err = capsys.readouterr().err
     assert message in err
     assert "Traceback" not in err
+
+
+def test_shards_of_vectors_become_shards_of_codes(run, data, tmp_path):
+    from datamodules.shards import ShardSet
+
+    assert main(["tokenize", str(run), str(data / "val"), str(tmp_path / "tokens")]) == 0
+    tokens = ShardSet.open(str(tmp_path / "tokens"))
+    assert len(tokens) == 9
+    assert "codes.npy" in tokens.read(0, 0).members
