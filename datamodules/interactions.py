@@ -179,7 +179,10 @@ def _table(path: Path) -> Iterator[Interaction]:
             yield line
 
     rows = csv.reader(texts(), strict=True)
-    header = [name.strip() for name in next(rows, [])]
+    try:
+        header = [name.strip() for name in next(rows, [])]
+    except csv.Error as error:
+        raise ConfigError(f"{path}, line {numbers[-1]}: no CSV: {error}.") from error
     for names in (("user", "item", "time"), ("userId", "movieId", "timestamp")):
         if set(names) <= set(header):
             places = [header.index(name) for name in names]

@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 OPTIONS: dict[str, dict[str, Any]] = {
-    "--items": {"metavar": "SET", "help": "shard set of the items (default: the run's)"},
+    "--items": {"metavar": "SET", "help": "shard set of the items and their texts, or several: A,B"},
+    "--extra-size": {
+        "type": int,
+        "default": 256,
+        "metavar": "N",
+        "help": "ids of the level that numbers items of the same codes (default %(default)s)",
+    },
     "--seeds": {"type": int, "default": 3, "metavar": "N", "help": "seeds of every arm (default %(default)s)"},
     "--ask": {
         "action": "append",
@@ -43,14 +49,34 @@ def settings_of(words: Sequence[str], cls: type[T], task: str) -> T:
 
 
 def corpus_of(args: argparse.Namespace) -> tuple[Corpus, Path]:
-    """The corpus that `args.run` names, and the folder its figures go into."""
+    """The corpus that `args.run` is or has, or its tokenizer makes of `args.items`; and the folder of its figures.
+
+    Raises:
+        ValueError: no items are named, or they cannot be coded.
+    """
+    from mmtok.cli.subject import subject_of
     from mmtok.corpus import PARQUET, Corpus
+    from mmtok.export.folder import is_model
+    from mmtok.export.sealed import MANIFEST
+    from mmtok.loading import load
 
     path = Path(args.run)
+    home = path if path.is_dir() else path.parent
+    # A file that is put into a bundle breaks its promises.
+    folder = home.with_name(f"{home.name}-evaluation") if (home / MANIFEST).is_file() else home
     if path.suffix == ".parquet" or (path / PARQUET).is_file():
-        folder = path if path.is_dir() else path.parent
+        if args.raw:
+            raise ValueError(f"--raw is of a run's weights, and {path} is a corpus that stands. Leave it out.")
         return Corpus.load(path), folder
-    raise ValueError(f"{path} is no corpus of codes. Write one: mmtok export RUN OUT --items SHARDS.")
+    if args.items is None:
+        raise ValueError(f"{path} is a tokenizer, and needs items to give ids to: --items SET.")
+    from mmtok.export.items import code_items
+
+    if is_model(path):
+        tokenizer = load(path)
+    else:
+        tokenizer, folder = (subject := subject_of(args)).tokenizer, subject.folder
+    return code_items(tokenizer, args.items, extra_size=args.extra_size, say=print), folder
 
 
 def begin(args: argparse.Namespace, folder: Path, name: str) -> tuple[Path, str]:

@@ -34,8 +34,9 @@ def run(args: argparse.Namespace) -> int:
     lost = facts["items_without_ids"]
     print(
         f"{facts['users']:,} of {facts['of_users']:,} users, {facts['interactions']:,} interactions with "
-        f"{facts['items_interacted']:,} of {facts['items']:,} items; ids of {' x '.join(map(str, facts['levels']))}"
+        f"{facts['items']:,} of {facts['of_items']:,} items; ids of {' x '.join(map(str, facts['levels']))}"
     )
+    print(f"{facts['new_targets']:.1%} of the items that the test wants never occur in training")
     if lost["count"]:
         print(f"{lost['count']:,} items have no ids and are left out: {', '.join(lost['first'][:3])} ...")
     ledger = Ledger(target, "recommend", settings(config, corpus, data))

@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def texts_of(path: str) -> dict[str, str]:
-    """Key -> text of every item of a set of vectors.
+def texts_of(items: str) -> dict[str, str]:
+    """Key -> text of every item of a set of vectors, or of several with commas between.
 
     Raises:
         ValueError: none has a text.
@@ -53,7 +53,7 @@ def texts_of(path: str) -> dict[str, str]:
     from datamodules.shards import ShardSet
     from datamodules.vectoritem import read_items
 
-    texts = {item.key: item.text for item in read_items(ShardSet.open(path), text=True)}
+    texts = {item.key: item.text for path in items.split(",") for item in read_items(ShardSet.open(path), text=True)}
     if not any(texts.values()):
-        raise ValueError(f"{path} holds no texts beside its vectors. Build it from texts: mmtok shards build.")
+        raise ValueError(f"{items}: no texts beside the vectors. Build the set from texts: mmtok shards build.")
     return texts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +19,15 @@ def require_names(corpus: Corpus) -> None:
     """
     shared = len(corpus) - len(np.unique(corpus.ids, axis=0))
     if shared:
-        raise ValueError(f"{shared:,} items of the corpus have the ids of another. Settle them: collisions=extra.")
+        raise ValueError(
+            f"{shared:,} items of the corpus have the ids of another. Export them with a level that "
+            "tells them apart: mmtok export RUN OUT --items SHARDS --collisions extra."
+        )
+
+
+def only(corpus: Corpus, rows: Sequence[int]) -> Corpus:
+    """Some items of a corpus, with the ids they have."""
+    return replace(corpus, keys=tuple(corpus.keys[row] for row in rows), ids=corpus.ids[rows])
 
 
 def dealt(corpus: Corpus, seed: int) -> Corpus:
@@ -30,3 +39,8 @@ def dealt(corpus: Corpus, seed: int) -> Corpus:
 def corpus_digest(corpus: Corpus) -> str:
     """Of the items and their ids."""
     return hashlib.sha256(repr((corpus.keys, corpus.sizes)).encode() + corpus.ids.tobytes()).hexdigest()
+
+
+def drawn(name: str) -> bytes:
+    """Where a name stands in a draw that neither files nor seeds change."""
+    return hashlib.sha256(name.encode()).digest()

@@ -21,7 +21,7 @@ from mmtok.corpus import Corpus, Trie
 from mmtok.downstream.histories import Asked, Split, batches, leave_last_out
 from mmtok.downstream.layers import ModelConfig
 from mmtok.downstream.metrics import ndcg, places, recall, strike
-from mmtok.downstream.names import corpus_digest, dealt, require_names
+from mmtok.downstream.names import corpus_digest, dealt, drawn, only, require_names
 from mmtok.downstream.recommenders import Generative, Popularity, Recommender, SASRec
 from mmtok.downstream.results import Ledger, fill
 from mmtok.downstream.training import Budget, Trained, best_of, train
@@ -33,12 +33,14 @@ ANSWERED = 256
 SEMANTIC, RANDOM, SASREC, POPULARITY = "semantic ids", "random ids", "SASRec", "popularity"
 ARMS = (SEMANTIC, RANDOM, SASREC, POPULARITY)
 COLUMNS = {
-    "recall@5": "{:.4f}", "ndcg@5": "{:.4f}", "recall@10": "{:.4f}", "ndcg@10": "{:.4f}", "valid": "{:.1%}",
-    "valid freely": "{:.1%}", "parameters": "{:,.0f}", "updates": "{:,.0f}", "CPU s": "{:.0f}", "ms a user": "{:.2f}",
+    "recall@5": "{:.4f}", "ndcg@5": "{:.4f}", "recall@10": "{:.4f}", "ndcg@10": "{:.4f}",
+    "recall@10 known": "{:.4f}", "recall@10 new": "{:.4f}", "valid": "{:.1%}", "valid freely": "{:.1%}",
+    "parameters": "{:,.0f}", "updates": "{:,.0f}", "CPU s": "{:.0f}", "ms a user": "{:.2f}",
 }  # fmt: skip
 DEFINITIONS = {
     "recall@k": "share of users whose last item is among the first k of all items",
     "ndcg@k": "mean of 1 / log2(place + 1), places from 1, 0 beyond k; one item is wanted",
+    "known": "of users whose last item occurs in training; 'new': of those whose last item never does",
     "valid": "share of the places of answers that name an item the user may be told",
     "valid freely": "share of the ten likeliest ids that name an item, searched without the trie",
     "updates": "until the best validation",
@@ -67,7 +69,14 @@ class RecommendConfig(ModelConfig, Budget):
     def __post_init__(self) -> None:
         ModelConfig.__post_init__(self)
         Budget.__post_init__(self)
-        for name, floor in {"history": 1, "user_tokens": 1, "beams": COUNT, "users": 0, "core": 0}.items():
+        for name, floor in {
+            "history": 1,
+            "user_tokens": 1,
+            "beams": COUNT,
+            "users": 0,
+            "core": 0,
+            "validated": 1,
+        }.items():
             if getattr(self, name) < floor:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {floor}.")
 
@@ -76,6 +85,7 @@ class Prepared(NamedTuple):
     """A corpus and who took what of it."""
 
     corpus: Corpus
+    """The items that anybody took: what an answer is chosen from."""
     split: Split
     facts: dict[str, Any]
 
@@ -94,24 +104,26 @@ def prepare(corpus: Corpus, data: Interactions, config: RecommendConfig) -> Prep
             f"{len(kept.users)} users have {SHORTEST} items or more with ids; of {len(data.items()):,} items "
             f"{len(unknown):,} have none{', as ' + unknown[0] if unknown else ''}. Are they of this corpus?"
         )
-    if 0 < config.users < len(kept.users):
-        drawn = sorted(range(len(kept.users)), key=lambda i: hashlib.sha256(kept.users[i].encode()).digest())
-        chosen = sorted(drawn[: config.users])
-        kept = Interactions(tuple(kept.users[i] for i in chosen), tuple(kept.sequences[i] for i in chosen))
+    occurring = kept.items()
+    own = only(corpus, [row for row, key in enumerate(corpus.keys) if key in occurring])
+    # By a hash of their names, so that the first so many are a fair sample, whatever the order of the file.
+    order = sorted(range(len(kept.users)), key=lambda i: drawn(kept.users[i]))[: config.users or None]
+    kept = Interactions(tuple(kept.users[i] for i in order), tuple(kept.sequences[i] for i in order))
     facts = {
         "users": len(kept.users),
         "of_users": len(data.users),
         "interactions": len(kept),
         "mean_length": len(kept) / len(kept.users),
-        "items": len(corpus),
-        "items_interacted": len(kept.items()),
+        "items": len(own),
+        "of_items": len(corpus),
         "items_without_ids": {"count": len(unknown), "first": unknown[:20]},
-        "levels": list(corpus.sizes),
+        "levels": list(own.sizes),
         "definitions": DEFINITIONS,
     }
-    split = leave_last_out(kept, corpus.rows, config.history)
+    split = leave_last_out(kept, own.rows, config.history)
+    facts["new_targets"] = float((split.occurrences[split.test.wanted] == 0).double().mean())
     facts["seen_items"] = "may be answered: some users have items twice" if split.repeats else "are struck out"
-    return Prepared(corpus, split, facts)
+    return Prepared(own, split, facts)
 
 
 def recommend(
@@ -141,10 +153,17 @@ def _measure(prepared: Prepared, config: RecommendConfig, arm: str, seed: int, d
         seconds = time.process_time() - began
     place = places(answers, wanted)
     figures = {f"{name}@{k}": of(place, k) for k in (5, 10) for name, of in (("recall", recall), ("ndcg", ndcg))}
+    known = prepared.split.occurrences[wanted] > 0
+    figures |= {f"recall@10 {name}": recall(place[rows], 10) for name, rows in _groups(known)}
     figures |= {"valid": float((answers >= 0).double().mean()), "ms a user": 1000 * seconds / len(wanted)}
     if isinstance(model, Generative):
         figures["valid freely"] = _freely(model, prepared.split.test.first(1000), device)
     return {"figures": figures} | ({} if trained is None else trained.told(figures))
+
+
+def _groups(known: Tensor) -> list[tuple[str, Tensor]]:
+    """Names and rows of the groups that have any."""
+    return [(name, rows) for name, rows in (("known", known), ("new", ~known)) if rows.any()]
 
 
 def _trained(

@@ -45,7 +45,9 @@ class Ledger:
                 raise ValueError(
                     f"{path} holds figures that were asked otherwise ({said}). Name another file (--out), or remove it."
                 )
-            self.rows = held["rows"]
+            if not isinstance(rows := held.get("rows"), list):
+                raise ValueError(f"{path} is damaged: it has no rows. Name another file (--out), or remove it.")
+            self.rows = rows
 
     def find(self, arm: str, seed: int) -> dict[str, Any] | None:
         """A row that stands."""

@@ -23,7 +23,7 @@ from mmtok.downstream.docids import DocidWriter, hashed, rows_of
 from mmtok.downstream.layers import ModelConfig
 from mmtok.downstream.lexical import Lexical
 from mmtok.downstream.metrics import mrr, places, recall
-from mmtok.downstream.names import corpus_digest, dealt, require_names
+from mmtok.downstream.names import corpus_digest, dealt, drawn, only, require_names
 from mmtok.downstream.results import Ledger, fill
 from mmtok.downstream.training import Budget, Trained, best_of, train
 
@@ -31,9 +31,10 @@ COUNT = 10
 """Items of an answer, and the cut of MRR."""
 ANSWERED = 256
 """Queries that are answered at a time."""
-SEMANTIC, RANDOM, BM25, TFIDF = "semantic docids", "random docids", "BM25", "TF-IDF cosine"
-ARMS = (SEMANTIC, RANDOM, BM25, TFIDF)
-ALIKE = (BM25, TFIDF)
+SEMANTIC, RANDOM, TFIDF = "semantic docids", "random docids", "TF-IDF cosine"
+BM25, EXPANDED = "BM25", "BM25 + queries"
+ARMS = (SEMANTIC, RANDOM, BM25, EXPANDED, TFIDF)
+ALIKE = (BM25, EXPANDED, TFIDF)
 COLUMNS = {
     f"{name} {group}": "{:.4f}" for group in ("seen", "unseen") for name in ("recall@1", "recall@10", "mrr@10")
 } | {
@@ -122,13 +123,13 @@ def prepare(corpus: Corpus, texts: Mapping[str, str], queries: Sequence[Query], 
     chosen = [row for row, key in enumerate(corpus.keys) if texts.get(key, "").strip()]
     bare = len(corpus) - len(chosen)
     if 0 < config.items < len(chosen):
-        drawn = sorted(chosen, key=lambda row: hashlib.sha256(corpus.keys[row].encode()).digest())
-        chosen = sorted(drawn[: config.items])
-    own = replace(corpus, keys=tuple(corpus.keys[row] for row in chosen), ids=corpus.ids[chosen])
+        chosen = sorted(sorted(chosen, key=lambda row: drawn(corpus.keys[row]))[: config.items])
+    own = only(corpus, chosen)
     rows = own.rows
     splits = {}
     for split in ("train", "val", "test"):
         held = [(one.text, rows[one.item]) for one in queries if one.split == split and one.item in rows]
+        held.sort(key=lambda pair: drawn(pair[0]))  # so that the first so many are a fair sample
         splits[split] = Asked(
             tuple(text for text, _ in held), torch.tensor([row for _, row in held], dtype=torch.int64)
         )  # fmt: skip
@@ -165,7 +166,8 @@ def retrieve(
     def measure(arm: str, seed: int, rate: float | None) -> dict[str, Any]:
         test = prepared.splits["test"]
         if arm in ALIKE:
-            index = Lexical(prepared.texts, "bm25" if arm == BM25 else "tfidf")
+            texts = expanded(prepared) if arm == EXPANDED else prepared.texts
+            index = Lexical(texts, "tfidf" if arm == TFIDF else "bm25")
             began = time.process_time()
             answers = index.answers(test.texts, COUNT)
             return {"figures": _figures(prepared, answers, time.process_time() - began)}
@@ -179,6 +181,14 @@ def retrieve(
         return {"figures": figures} | trained.told(figures)
 
     fill(ledger, ARMS, seeds, measure, alike=ALIKE, say=say)
+
+
+def expanded(prepared: Prepared) -> list[str]:
+    """The texts with the training queries of their items behind them: what the model learns of, BM25 may read."""
+    texts = list(prepared.texts)
+    for text, row in zip(prepared.splits["train"].texts, prepared.splits["train"].items.tolist(), strict=True):
+        texts[row] += "\n" + text
+    return texts
 
 
 def _figures(prepared: Prepared, answers: Tensor, seconds: float) -> dict[str, float]:

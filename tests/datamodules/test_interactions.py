@@ -67,6 +67,8 @@ def test_lines_that_are_programs_are_refused_and_not_run(tmp_path):
         ("interactions.csv", "user,item,time\n\na,b,nan\n", "line 3: the time 'nan' is no number"),
         ("interactions.csv", "user,item,time\na,,1\n", "line 2: no item"),
         ("interactions.csv", 'user,item,time\na,"b"c,1\n', "line 2: no CSV"),
+        ("interactions.csv", '"user"x,item,time\n', "line 1: no CSV"),
+        ("interactions.csv", f"user,item,time\n{'x' * 200_000},b,1\n", "line 2: no CSV"),
         ("interactions.csv", "user,item,time\n", "holds no interactions"),
         ("u.data", "\xff\t1\t2\t3", "line 1: this is no UTF-8"),
         ("u.parquet", "", "of no format known for interactions: reviews_"),

@@ -97,3 +97,14 @@ def test_tasks_say_what_they_lack(home, capsys):
     assert "--interactions FILE" in capsys.readouterr().err
     assert main(["evaluate", str(home), "--task", "retrieve", "--items", "x"]) == 2
     assert "--queries FILE" in capsys.readouterr().err
+
+
+def test_a_tokenizer_of_vectors_gives_the_items_their_ids_first(home, tmp_path, capsys):
+    words = ["tokenizer.width=3", "quantizer.codebook_size=4", "quantizer.depth=2", f"data.shards={home / 'items'}"]
+    assert main(["train", "vector/rkmeans", *words, f"run_dir={tmp_path / 'run'}"]) == 0
+    own = ["--task", "recommend", "--interactions", str(home / "interactions.csv"), *QUICK, "--seeds", "1"]
+    assert main(["evaluate", str(tmp_path / "run"), *own]) == 2
+    assert "is a tokenizer, and needs items to give ids to: --items SET" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path / "run"), *own, "--items", str(home / "items"), "--extra-size", "20"]) == 0
+    assert "ids of 4 x 4 x 20" in capsys.readouterr().out
+    assert (tmp_path / "run" / "evaluation" / "recommend-interactions.json").is_file()

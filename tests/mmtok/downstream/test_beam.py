@@ -106,3 +106,19 @@ def test_what_is_written_next_does_not_depend_on_other_items_or_on_what_is_not_s
 
 def test_probabilities_of_all_names_sum_to_one(writer, read):
     torch.testing.assert_close(by_force(writer, corpus_of(60).ids, read).exp().sum(1), torch.ones(2))
+
+
+def test_items_that_only_the_extra_level_tells_apart_are_ranked_each_for_itself():
+    draw = np.random.default_rng(3)
+    raw = draw.integers(0, 3, (30, 2))
+    corpus = Corpus.settle([f"item{i}" for i in range(30)], raw, (3, 3), "made up", extra_size=12)
+    assert corpus.kinds[-1] == "disambiguation"
+    assert len(np.unique(raw, axis=0)) < 10
+    torch.manual_seed(0)
+    writer = Writer(corpus.sizes, ModelConfig(width=16, heads=2, dropout=0.0)).eval()
+    states = torch.randn(2, 1, 16, generator=torch.Generator().manual_seed(1))
+    read = states, states, torch.ones(2, 1, 1, dtype=torch.bool)
+    trie = Trie(corpus)
+    found = written(writer, trie, read, beams=40)
+    rows = trie.rows_of(trie.walk(found.ids))[:, :30]
+    assert rows.tolist() == by_force(writer, corpus.ids, read).argsort(1, descending=True).tolist()

@@ -15,6 +15,7 @@ from mmtok.downstream.retrieve import (
     COLUMNS,
     SEMANTIC,
     RetrieveConfig,
+    expanded,
     pairs,
     prepare,
     retrieve,
@@ -95,6 +96,14 @@ def test_a_batch_holds_spans_of_the_items_texts_and_training_queries_alone(corpu
         assert set(own) <= of_item[item]
     assert set(items[32:].tolist()) <= set(range(24))
     assert torch.equal(words, next(pairs(prepared, SMALL, seed=0))[0])
+
+
+def test_bm25_may_read_the_queries_that_the_model_learns_of_and_no_others(corpus, texts, queries):
+    prepared = prepare(corpus, texts, queries, SMALL)
+    longer = expanded(prepared)
+    assert longer[3] == prepared.texts[3] + "\ncolumn3 where? row0"
+    assert longer[30] == prepared.texts[30]
+    assert prepared.texts[3] == texts["i3"]
 
 
 def test_padding_changes_neither_loss_nor_answers(corpus):
