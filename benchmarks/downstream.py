@@ -3,7 +3,7 @@
   python -m benchmarks.downstream runs/packages/item_to_codes.parquet --packages data/packages --out runs/downstream
 
 Prints the tables of `mmtok evaluate --task recommend` and `--task retrieve` on the Debian packages that
-`mmtok shards build debian:packages` wrote, at a size that three seeds fit into 40 minutes of a core. Figures are kept
+`mmtok shards build debian:packages` wrote, at a size that three seeds fit into some minutes of a core. Figures are kept
 arm by arm: the same command goes on where it was stopped.
 
 Names of packages are queries, too: of every package whose synopsis is asked in training, and of every second one of the
