@@ -51,6 +51,27 @@ class BadDataError(ValueError):
     """Too many samples cannot be read."""
 
 
+def count_bad(bad: list[str], key: str, error: Exception, total: int, most: float) -> None:
+    """Note a sample that a fit cannot use.
+
+    Args:
+        bad: those so far; it is added to them.
+        key: of the sample.
+        error: why.
+        total: samples that the fit was to take.
+        most: the share of them that may be bad, beside a few.
+
+    Raises:
+        BadDataError: there are more.
+    """
+    bad.append(f"{key}: {error}")
+    if len(bad) > most * total + 16:
+        raise BadDataError(
+            f"{len(bad)} of {total} samples cannot be used (data.max_bad_fraction={most:.1%}). The last: {bad[-1]}. "
+            "Look at all: mmtok shards verify."
+        )
+
+
 Decode = Callable[[SlotSample], Any]
 """Bytes to one item; raises ShardError (or its subclass DecodeError) for a sample that cannot be used."""
 Collate = Callable[[list[Any]], dict[str, Any]]

@@ -14,7 +14,7 @@ from datamodules.base import DataConfig, register_data
 from datamodules.decode import DecodeError, decode
 from datamodules.module import ShardDataModule
 from datamodules.order import Place
-from datamodules.reader import BadDataError, SlotSample
+from datamodules.reader import SlotSample, count_bad
 from datamodules.shardindex import ShardError
 from datamodules.shards import ShardSet
 
@@ -133,17 +133,23 @@ class _First:
         self._heap: list[tuple[int, _Candidate]] = []  # the last one of the draw first
 
     def add(self, one: _Candidate) -> None:
-        heapq.heappush(self._heap, (-one.rank, one))
         self.of_bytes += one.size
+        if one.size > self.most:
+            return
+        heapq.heappush(self._heap, (-one.rank, one))
         self._bytes += one.size
         while self._bytes - self._heap[0][1].size > self.most:  # one more than fits stays: `take` ends at it
             self._bytes -= heapq.heappop(self._heap)[1].size
 
     def take(self, budget: float) -> Iterator[_Candidate]:
-        """The first ones that fit. With the one that does not, all behind it are left out: else short ones gain."""
-        for one in sorted(one for _, one in self._heap):
-            budget -= one.size
-            if budget < 0:
+        """The first ones that fit, without those that alone are more than the budget.
+
+        With the one that no longer fits, all behind it are left out: else short ones gain.
+        """
+        left = budget
+        for one in sorted(one for _, one in self._heap if one.size <= budget):
+            left -= one.size
+            if left < 0:
                 return
             yield one
 
@@ -152,8 +158,9 @@ class _First:
 class Sample:
     """Documents of every language, to a budget of bytes; the same sets, seed and budget give the same ones.
 
-    Sizes come from the indexes, so that only what is taken is read. Iterate as often as needed; the figures stand
-    after the first time.
+    Sizes come from the indexes, so that only what is taken is read; of sets with classes also the class of every
+    document, which takes all shards of a remote set. Iterate as often as needed; the figures stand after the first
+    time.
     """
 
     sets: Sequence[ShardSet]
@@ -165,6 +172,8 @@ class Sample:
     """Of every text that was given, in its order: two vocabularies of one hash had the same texts."""
     bad: list[str] = field(default_factory=list)
     """Keys that could not be read, with the reason."""
+    too_long: list[str] = field(default_factory=list)
+    """Languages that give nothing: each document drawn of them is more than their share."""
 
     def __iter__(self) -> Iterator[str]:
         taken, self.bad = self._draw(), []
@@ -175,7 +184,8 @@ class Sample:
                 sample = source.read(one.place.shard, one.place.sample, Texts.extensions)
                 found = document(source, sample.key, sample.members)
             except (ShardError, OSError) as error:
-                self._count_bad(source.key(one.place.shard, one.place.sample), error, len(taken))
+                key = source.key(one.place.shard, one.place.sample)
+                count_bad(self.bad, key, error, len(taken), self.config.max_bad_fraction)
                 continue
             share, data = self.languages[one.language], found.text.encode()
             share.documents, share.bytes = share.documents + 1, share.bytes + len(data)
@@ -193,9 +203,10 @@ class Sample:
         self.languages = {name: Share(of_bytes=size) for name, size in sizes.items()}
         budgets = share_out(sizes, most, self.config.temperature)
         taken = [one for name, budget in budgets.items() for one in candidates[name].take(budget)]
+        self.too_long = sorted(set(sizes) - {one.language for one in taken})
         if not taken:
             raise ValueError(
-                f"data.sample_mb={self.config.sample_mb} is less than the first document drawn of every language. "
+                f"data.sample_mb={self.config.sample_mb} is less than the documents drawn of every language. "
                 "Raise it, or cut documents to pieces."
             )
         return sorted(taken)
@@ -220,14 +231,6 @@ class Sample:
         members = source.read(shard, sample, ("cls",)).members
         return document(source, "", {"txt": b"", **members}).language
 
-    def _count_bad(self, key: str, error: Exception, total: int) -> None:
-        self.bad.append(f"{key}: {error}")
-        if len(self.bad) > self.config.max_bad_fraction * total + 16:
-            raise BadDataError(
-                f"{len(self.bad)} of {total} documents cannot be read (data.max_bad_fraction="
-                f"{self.config.max_bad_fraction:.1%}). The last: {self.bad[-1]}. Look at all: mmtok shards verify."
-            )
-
     def facts(self) -> dict[str, Any]:
         """What was taken, for the run's records."""
         return {
@@ -244,6 +247,11 @@ class Sample:
             f"{name}: {one.documents:,} documents, {one.bytes / 1e6:.1f} of {one.of_bytes / 1e6:.1f} MB"
             for name, one in self.languages.items()
         ]
+        if self.too_long:
+            lines.append(
+                f"WARNING: nothing of {', '.join(self.too_long)}: each document drawn is longer than the share of its "
+                "language. Raise data.sample_mb, or cut documents to pieces."
+            )
         if self.bad:
             lines.append(f"WARNING: {len(self.bad)} documents could not be read. Look: mmtok shards verify.")
         size = sum(one.bytes for one in self.languages.values())

@@ -15,7 +15,7 @@ from torch import Tensor
 from datamodules.base import DataConfig, register_data
 from datamodules.module import ShardDataModule
 from datamodules.order import Place
-from datamodules.reader import BadDataError, SlotSample
+from datamodules.reader import SlotSample, count_bad
 from datamodules.remote import shown
 from datamodules.shardindex import ShardError
 from datamodules.shards import ShardSet
@@ -132,7 +132,8 @@ class VectorSample:
                 sample = source.read(place.shard, place.sample, ("npy",))
                 chunk.append(read_item(sample.key, sample.members, self.width).vector)
             except (ShardError, OSError) as error:
-                self._count_bad(source.key(place.shard, place.sample), error, len(taken))
+                key = source.key(place.shard, place.sample)
+                count_bad(self.bad, key, error, len(taken), self.config.max_bad_fraction)
             if len(chunk) == CHUNK:
                 yield self._give(chunk, digest)
                 chunk = []
@@ -160,14 +161,6 @@ class VectorSample:
                     ranked.append((rank, Place(number, shard, sample)))
         self.of_items = len(ranked)
         return [place for _, place in sorted(ranked)[: self.config.sample_items]]
-
-    def _count_bad(self, key: str, error: Exception, total: int) -> None:
-        self.bad.append(f"{key}: {error}")
-        if len(self.bad) > self.config.max_bad_fraction * total + 16:
-            raise BadDataError(
-                f"{len(self.bad)} of {total} vectors cannot be used (data.max_bad_fraction="
-                f"{self.config.max_bad_fraction:.1%}). The last: {self.bad[-1]}. Look at all: mmtok shards verify."
-            )
 
     def facts(self) -> dict[str, Any]:
         """What was taken, for the run's records."""

@@ -93,6 +93,22 @@ def test_the_draw_holds_no_more_than_its_budget_may_take(folder, tmp_path):
     assert list(first.take(1e9)) == everything[: len(first._heap)]
 
 
+def test_a_document_beyond_the_share_of_its_language_does_not_cost_the_others(folder, tmp_path):
+    for i in range(3):  # whichever is drawn first
+        (folder / "ja" / f"long{i}.txt").write_text(f"ja {i} " * 700)
+    (folder / "xx").mkdir()
+    (folder / "xx" / "0.txt").write_text("xx " * 1500)
+    build_shards(str(folder), tmp_path / "shards", val_fraction=0)
+    for sample_mb in (0.004, 0.008):  # less and more than the long ones have
+        sample = module(tmp_path / "shards" / "train", sample_mb=sample_mb, temperature=1e9).sample(seed=0)
+        assert sum(map(len, sample)) <= sample_mb * 1e6
+        languages = sample.facts()["languages"]
+        assert all(languages[name]["documents"] for name in ("en", "fr", "ja"))
+        assert not languages["xx"]["documents"]
+        (warning,) = (line for line in sample.told() if "WARNING" in line)
+        assert "nothing of xx:" in warning
+
+
 def test_what_a_language_lacks_goes_to_the_others():
     assert share_out({"en": 800, "fr": 100, "ja": 100}, 300, 1e9) == pytest.approx({"en": 100, "fr": 100, "ja": 100})
     assert share_out({"en": 800, "fr": 10}, 300, 1e9) == pytest.approx({"en": 290, "fr": 10})
