@@ -19,6 +19,7 @@ RUN_FIGURES = (
     "tokens_per_second", "bytes_per_token", "characters_per_token", "exact", "bits_per_byte", "fallback_share",
     "worst_language", "worst_parity", "vocabulary", "vocabulary_used", "unreached", "renyi_efficiency",
     "encode_mb_per_second",
+    "mse", "collision_rate", "collisions_beyond_duplicates", "max_group", "slots_per_item", "knn_recall", "stability",
 )  # fmt: skip
 """Of an evaluation, in this order where it has them."""
 
