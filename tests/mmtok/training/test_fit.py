@@ -84,3 +84,10 @@ def test_bytes_learn_nothing_and_cost_a_token_a_byte(shards, tmp_path):
 def test_an_unknown_reference_is_refused(run, capsys):
     assert main(["evaluate", str(run), "--reference", "xx"]) != 0
     assert "Languages that have some: en, ru" in capsys.readouterr().err
+
+
+def test_weights_of_sets_that_a_fit_does_not_know_are_told(shards, tmp_path, capsys):
+    for second, told in ((1, False), (3, True)):
+        sets = f"data.shards=[{{path: {shards}/train}}, {{path: {shards}/train, weight: {second}}}]"
+        assert main(["train", "text/bpe", sets, f"run_dir={tmp_path / str(second)}", *SMALL]) == 0
+        assert ("weights of data.shards have no effect" in capsys.readouterr().out) == told
