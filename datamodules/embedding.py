@@ -191,9 +191,11 @@ def save_embedding(embedding: TextEmbedding, path: Path, fitted_on: str = "") ->
     """
     from safetensors.torch import save
 
-    about = json.dumps(embedding.about() | {"name": embedding.name, "fitted_on": fitted_on}, sort_keys=True)
+    own = {"format": FORMAT, "name": embedding.name, "fitted_on": fitted_on}
+    about = json.dumps(embedding.about() | own, sort_keys=True)
     tensors = embedding.tensors() or {"none": torch.zeros(0)}
-    write_atomically(path, save(tensors, {"format": FORMAT, "embedding": about}))
+    # One entry: safetensors writes several in an order that changes from call to call.
+    write_atomically(path, save(tensors, {"embedding": about}))
 
 
 def load_embedding(path: Path) -> TextEmbedding:
@@ -228,12 +230,12 @@ def _header(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
-        if header.get("format") != FORMAT:
+        about = json.loads(header.get("embedding", "{}"))
+        if about.get("format") != FORMAT:
             raise ValueError("it is of another version, or something else")
-        about = json.loads(header["embedding"])
         if not {"name", "dims", "fitted_on"} <= set(about) or about["name"] not in EMBEDDINGS:
             raise ValueError("it names no embedding that is known here")
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no embedding of texts that can be read ({error}).") from error
     return dict(about)
 
