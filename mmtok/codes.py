@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from math import log2
 from pathlib import Path
@@ -31,6 +32,8 @@ class CodeSpec:
     """Samples a second, for audio."""
     stride: tuple[int, ...] = ()
     """Positions between two codes of each level, where some level ticks slower than T; empty means 1 each."""
+    positions: int | None = None
+    """Positions of every item, whatever its size, where they do not grow with it; the first of them may do alone."""
 
     @property
     def bits_per_position(self) -> float:
@@ -67,13 +70,16 @@ class Codes:
 
     def to(self, device: torch.device | str) -> Codes:
         """The same codes on another device."""
-        return replace(
-            self,
-            ids=self.ids.to(device),
-            lengths=self.lengths.to(device),
-            source_size=self.source_size.to(device),
-            extras={name: value.to(device) for name, value in self.extras.items()},
-        )
+        return self._map(lambda one: one.to(device))
+
+    def select(self, rows: Tensor) -> Codes:
+        """The codes of some items, chosen by a mask (B,) or by their numbers."""
+        return self._map(lambda one: one[rows])
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Codes:
+        extras = {name: change(value) for name, value in self.extras.items()}
+        ids, lengths, sizes = (change(one) for one in (self.ids, self.lengths, self.source_size))
+        return replace(self, ids=ids, lengths=lengths, source_size=sizes, extras=extras)
 
     def save(self, path: str | Path, spec: CodeSpec, **metadata: str) -> None:
         """Write a safetensors file: the tensors, the grid and the spec. Readable without mmtok.

@@ -17,6 +17,7 @@ from mmtok.networks.base import Networks
 from mmtok.networks.optimize import optimize
 from mmtok.quantizers.base import Quantized, Quantizer, QuantizerConfig, quantizers
 from mmtok.registry import Registry
+from mmtok.tokenizers.budget import Axis, Budget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,13 @@ class Latents(NamedTuple):
     """(B, n) int64, pixels (height, width) or samples of each source, before padding."""
     gain: Tensor | None = None
     """(B,) what each item was divided by before the encoder, and what comes back is multiplied by; None for nothing."""
+
+    def first(self, positions: Tensor | None) -> Latents:
+        """These latents with only the first `positions` (B,) of each item; None keeps all."""
+        if positions is None:
+            return self
+        kept = torch.arange(self.z.shape[1], device=self.z.device) < positions[:, None]
+        return self._replace(mask=kept if self.mask is None else kept & self.mask)
 
 
 class Reconstruction(NamedTuple):
@@ -153,6 +161,7 @@ class Tokenizer(nn.Module):
         lengths: Tensor | None = None,
         *,
         levels: Tensor | None = None,
+        positions: Tensor | None = None,
         seed: Tensor | int | None = None,
     ) -> Reconstruction:
         """One pass of training or validation.
@@ -161,12 +170,17 @@ class Tokenizer(nn.Module):
             x: signals as the modality has them (design: contract of x).
             lengths: (B,) valid samples of each item, where padded.
             levels: (B,) quantizer levels to keep of each item.
+            positions: (B,) first positions to keep of each item, where they come in an order (`draw_positions`).
             seed: for quantizers that add noise.
         """
-        latents = self.embed(x, lengths)
+        latents = self.embed(x, lengths).first(positions)
         quantized = self.quantizer(latents.z, latents.mask, grid=latents.grid, levels=levels, seed=seed)
         y = self.synthesise(quantized.values, latents.grid, tuple(x.shape[2:]), mask=latents.mask, gain=latents.gain)
         return Reconstruction(y, quantized, latents)
+
+    def draw_positions(self, count: int, generator: torch.Generator) -> Tensor | None:
+        """First positions to keep (count,) of as many items in training, or None for all; drawn by the trainer."""
+        return None
 
     def bypass(self, latents: Latents, size: tuple[int, ...]) -> Tensor:
         """Signals decoded from latents that were not rounded; how much better they are is the quantization gap."""
@@ -175,26 +189,46 @@ class Tokenizer(nn.Module):
         return self.synthesise(values, latents.grid, size, mask=latents.mask, gain=latents.gain)
 
     @torch.inference_mode()
-    def encode(self, x: Tensor, lengths: Tensor | None = None, *, budget: int | None = None) -> Codes:
-        """Signals -> codes. `budget` is the number of levels to keep, where the quantizer has several."""
+    def encode(self, x: Tensor, lengths: Tensor | None = None, *, budget: int | Budget | None = None) -> Codes:
+        """Signals -> codes.
+
+        Args:
+            x: as the modality has them (design: contract of x).
+            lengths: (B,) valid samples of each item, where padded.
+            budget: how much of a code to keep: a number of levels, where the quantizer has several, or
+                `Tokens`, `Bits` or `Quality` of `mmtok.tokenizers.budget`.
+
+        Raises:
+            ValueError: x is not what the modality has, or nothing can be left out.
+        """
         self.check(x)
         if x.dtype == torch.float64:  # what numpy gives: networks have no use for it
             raise ValueError("x is float64, and tokenizers compute in float32. Use x.float(), or preprocess.")
         if lengths is not None:
             check_lengths(x, lengths)
         with evaluating(self):
+            if isinstance(budget, Budget):
+                return budget.spend(self, x, self.embed(x, lengths))
             return self._encode(x, lengths, budget)
 
     def _encode(self, x: Tensor, lengths: Tensor | None, budget: int | None) -> Codes:
-        latents = self.embed(x, lengths)
-        levels = self.kept_levels(x.shape[0], budget)
+        return self.code(self.embed(x, lengths), levels=self.kept_levels(x.shape[0], budget))
+
+    def code(self, latents: Latents, *, levels: Tensor | None = None, positions: Tensor | None = None) -> Codes:
+        """Latents -> codes, of each item only the first `levels` (B,) or `positions` (B,)."""
+        latents = latents.first(positions)
         ids = self.quantizer.encode(latents.z, latents.mask, grid=latents.grid, levels=levels)
-        batch, positions = latents.z.shape[:2]
+        batch, count = latents.z.shape[:2]
         scales = self.quantizer.scales(latents.grid)
-        full = torch.full((batch,), ids.shape[2] if scales else positions, device=ids.device)
-        lengths_out = full if latents.mask is None else latents.mask.sum(1)
+        full = torch.full((batch,), ids.shape[2] if scales else count, device=ids.device)
+        lengths = full if latents.mask is None else latents.mask.sum(1)
         extras = {} if latents.gain is None else {"gain": latents.gain}
-        return Codes(ids, lengths_out, latents.source_size, grid=latents.grid, scales=scales, extras=extras)
+        return Codes(ids, lengths, latents.source_size, grid=latents.grid, scales=scales, extras=extras)
+
+    @property
+    def axis(self) -> Axis | None:
+        """Along what a code can be cut, its end first; None where it is all or nothing."""
+        return "levels" if self.quantizer.depth > 1 else None
 
     def kept_levels(self, count: int, budget: int | None) -> Tensor | None:
         """The hint `levels` (count,) that a budget means to the quantizer; None where none is given.

@@ -92,19 +92,22 @@ class ImageTokenizer(Tokenizer):
         pixels.check_pixels(x, self.config.channels)
 
     def embed(self, x: Tensor, lengths: Tensor | None = None) -> Latents:
+        x, sizes = self.padded(x, lengths)
+        latents = self.networks.encoder(x)
+        grid = (latents.shape[2], latents.shape[3])
+        return Latents(latents.flatten(2).transpose(1, 2), None, grid, sizes)
+
+    def padded(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Pictures extended to the stride, and their sizes (B, 2) before that."""
         pixels.check_layout(x, self.config.channels)
         if lengths is not None:
             raise ValueError("Pictures have no lengths: a batch has one size. Encode other sizes by themselves.")
         height, width = x.shape[2:]
         stride = self.networks.downsample
         down, right = -height % stride, -width % stride
-        if down or right:
-            x = F.pad(x, (0, right, 0, down), mode="replicate")
-        latents = self.networks.encoder(x)
         # Filled on the device: a tensor made from a list would be copied there, and waited for, in every step.
-        sizes = [torch.full((x.shape[0],), side, device=x.device) for side in (height, width)]
-        grid = (latents.shape[2], latents.shape[3])
-        return Latents(latents.flatten(2).transpose(1, 2), None, grid, torch.stack(sizes, 1))
+        sizes = torch.stack([torch.full((x.shape[0],), side, device=x.device) for side in (height, width)], 1)
+        return F.pad(x, (0, right, 0, down), mode="replicate") if down or right else x, sizes
 
     def synthesise(
         self,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mmtok.quantizers.base import Quantizer
+from mmtok.tokenizers.base import Tokenizer
 
 
 def mixed(*counters: int) -> int:
@@ -41,6 +42,14 @@ def draw_levels(
         part: this accumulated batch's slots among the rank's.
     """
     drawn = quantizer.draw_levels(batch_size, generator(seed, 1, step))
+    return None if drawn is None else drawn[rank::world][part]
+
+
+def draw_positions(
+    tokenizer: Tokenizer, seed: int, step: int, batch_size: int, *, rank: int, world: int, part: slice
+) -> Tensor | None:
+    """First positions to keep (B,) of this rank's items, or None where the tokenizer keeps all. Arguments as above."""
+    drawn = tokenizer.draw_positions(batch_size, generator(seed, 4, step))
     return None if drawn is None else drawn[rank::world][part]
 
 

@@ -24,7 +24,7 @@ from mmtok.losses.base import Loss, Outcome, losses
 from mmtok.schema import to_plain
 from mmtok.tokenizers.base import Reconstruction, Tokenizer, build_tokenizer
 from mmtok.training.adversary import Adversary, check_discriminator
-from mmtok.training.draws import draw_levels, draw_seed, draw_seeds
+from mmtok.training.draws import draw_levels, draw_positions, draw_seed, draw_seeds
 from mmtok.training.guard import FiniteGuard
 from mmtok.training.logs import ScalarBuffer
 from mmtok.training.memory import gather_states, own_states
@@ -128,18 +128,16 @@ class TokenizerModule(L.LightningModule):
         first = self._micro * per_rank
         batch_size, part = self.config.data.batch_size, slice(first, first + per_rank)
         rank, world = self.trainer.global_rank, self.trainer.world_size
-        levels, seeds = (
-            draw(self.tokenizer.quantizer, self.config.seed, step, batch_size, rank=rank, world=world, part=part)
-            for draw in (draw_levels, draw_seeds)
-        )
+        place: dict[str, Any] = {"rank": rank, "world": world, "part": part}
+        drawn = {
+            "levels": draw_levels(self.tokenizer.quantizer, self.config.seed, step, batch_size, **place),
+            "positions": draw_positions(self.tokenizer, self.config.seed, step, batch_size, **place),
+            "seed": draw_seeds(self.tokenizer.quantizer, self.config.seed, step, batch_size, **place),
+        }
         # Dropout draws from torch's own generator, which no checkpoint holds and every rank would start alike.
         torch.manual_seed(draw_seed(self.config.seed, step, self._micro, rank))
-        return self.tokenizer(
-            x,
-            batch.get("lengths"),
-            levels=None if levels is None else levels.to(x.device, non_blocking=True),
-            seed=None if seeds is None else seeds.to(x.device, non_blocking=True),
-        )
+        hints = {name: None if one is None else one.to(x.device, non_blocking=True) for name, one in drawn.items()}
+        return self.tokenizer(x, batch.get("lengths"), **hints)
 
     def _objective(self, out: Reconstruction, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Weighted terms, in float32 whatever the networks run in."""

@@ -1,0 +1,206 @@
+"""How much of a code to keep, item by item: so many tokens, so many bits, or as many as a quality takes.
+
+What can be left out lies along one axis of a tokenizer, its end first: levels of a residual quantizer, or positions of
+a 1-D tokenizer that was trained with nested dropout. Searching for the shortest code of a wanted quality follows
+ElasticTok (Yan et al. 2024, arXiv 2410.08368), but each item for itself and without trusting that longer is better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import log2
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmtok.codes import Codes
+
+if TYPE_CHECKING:
+    from mmtok.tokenizers.base import Latents, Tokenizer
+
+Measure = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""x and reconstruction (B, C, ...), True where they count (B, 1, ...) -> a figure of each item (B,), higher is better."""
+Axis = Literal["levels", "positions"]
+
+
+class Budget:
+    """What `encode(x, budget=...)` takes beside a number of levels."""
+
+    def spend(self, tokenizer: Tokenizer, x: Tensor, latents: Latents) -> Codes:
+        """The codes of signals x that fit the budget."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Tokens(Budget):
+    """At most so many codes an item."""
+
+    count: int
+
+    def spend(self, tokenizer: Tokenizer, x: Tensor, latents: Latents) -> Codes:
+        return _affordable(tokenizer, latents, self.count, lambda size, stride: 1 / stride, f"{self.count} tokens")
+
+
+@dataclass(frozen=True)
+class Bits(Budget):
+    """At most so many bits an item, without entropy coding."""
+
+    count: float
+
+    def spend(self, tokenizer: Tokenizer, x: Tensor, latents: Latents) -> Codes:
+        said = f"{self.count:g} bits"
+        return _affordable(tokenizer, latents, self.count, lambda size, stride: log2(size) / stride, said)
+
+
+@dataclass(frozen=True)
+class Quality(Budget):
+    """The fewest steps of the axis with which an item is as good as wanted, and is with each longer code tried.
+
+    One of `psnr` (pictures, dB), `snr` (any signal, dB), or `measure` with `at_least`. Items that do not get there with
+    all of the code keep all of it; `search` tells which.
+    """
+
+    psnr: float | None = None
+    snr: float | None = None
+    measure: Measure | None = None
+    """Of one's own: higher is better."""
+    at_least: float | None = None
+    """Wanted of `measure`."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("psnr", "snr", "measure") if getattr(self, name) is not None]
+        if len(given) != 1 or (self.measure is None) != (self.at_least is None):
+            raise ValueError("A quality is one of psnr=DB, snr=DB, or measure=FUNCTION with at_least=FIGURE.")
+
+    def spend(self, tokenizer: Tokenizer, x: Tensor, latents: Latents) -> Codes:
+        return self.search(tokenizer, x, latents).codes
+
+    def search(self, tokenizer: Tokenizer, x: Tensor, latents: Latents) -> Found:
+        """Try codes of 1, 2, 4, ... steps and all of them, then halve between the last that failed and the next."""
+        if self.psnr is not None and tokenizer.spec.modality != "image":
+            raise ValueError("psnr is of pictures. Use Quality(snr=DB) for other signals.")
+        trial = _Trial(tokenizer, x, latents, self._measure(), self._target())
+        ladder = trial.ladder()
+        passed = torch.stack([trial.passes(torch.full_like(trial.most, step)) for step in ladder])
+        order = torch.arange(len(ladder), device=x.device)[:, None]
+        # The rung behind the last that failed, from which on all are good enough; there is none where the last fails.
+        first = (~passed * (order + 1)).amax(0)
+        rungs = torch.tensor([0, *ladder, ladder[-1]], device=x.device)
+        high = rungs[first + 1]
+        low = (rungs[first] + 1).minimum(high)
+        while bool((low < high).any()):
+            middle = (low + high) // 2
+            fits = trial.passes(middle)
+            high, low = middle.where(fits, high), low.where(fits, (middle + 1).minimum(high))
+        crossed = (passed & (order < first)).any(0)
+        return Found(trial.code(high), high, first < len(ladder), crossed, trial.decodes)
+
+    def _measure(self) -> Measure:
+        return self.measure or (psnr if self.psnr is not None else snr)
+
+    def _target(self) -> float:
+        target = self.at_least if self.measure else self.psnr if self.psnr is not None else self.snr
+        assert target is not None
+        return target
+
+
+class Found(NamedTuple):
+    """What a search for a quality found, item by item."""
+
+    codes: Codes
+    kept: Tensor
+    """(B,) int64, steps of the axis."""
+    met: Tensor
+    """(B,) bool, whether the quality was reached."""
+    crossed: Tensor
+    """(B,) bool, whether some shorter code was good enough and a longer one was not: quality did not grow with length."""
+    decodes: int
+    """Passes of the decoder that it took."""
+
+
+class _Trial:
+    """Codes of one batch at any number of steps, and whether they are good enough."""
+
+    def __init__(self, tokenizer: Tokenizer, x: Tensor, latents: Latents, measure: Measure, target: float) -> None:
+        self.tokenizer, self.x, self.latents = tokenizer, x, latents
+        self.measure, self.target = measure, target
+        self.axis = require_axis(tokenizer)
+        size = tokenizer.quantizer.depth if self.axis == "levels" else latents.z.shape[1]
+        self.most = torch.full((len(x),), size, device=x.device)
+        self.decodes = 0
+
+    def ladder(self) -> list[int]:
+        size = int(self.most[0])
+        return [*(2**power for power in range(size.bit_length()) if 2**power < size), size]
+
+    def code(self, kept: Tensor) -> Codes:
+        return self.tokenizer.code(self.latents, **{self.axis: kept})
+
+    def passes(self, kept: Tensor) -> Tensor:
+        """(B,) bool."""
+        y = self.tokenizer.decode(self.code(kept))
+        self.decodes += 1
+        return self.measure(self.x.float(), y.float(), counting(self.latents.source_size, self.x)) >= self.target
+
+
+def require_axis(tokenizer: Tokenizer) -> Axis:
+    """What a tokenizer can leave out.
+
+    Raises:
+        ValueError: nothing.
+    """
+    if tokenizer.axis is None:
+        raise ValueError(
+            "this tokenizer's codes have one length. Budgets need a residual quantizer (rq with dropout), or a 1-D "
+            "tokenizer trained with tokenizer.nested."
+        )
+    return tokenizer.axis
+
+
+def _affordable(
+    tokenizer: Tokenizer, latents: Latents, budget: float, price: Callable[[int, int], float], said: str
+) -> Codes:
+    """The longest code of each item whose price is within the budget."""
+    axis, spec, batch = require_axis(tokenizer), tokenizer.spec, latents.z.shape[0]
+    strides = spec.stride or (1,) * len(spec.codebook_sizes)
+    prices = latents.z.new_tensor([price(*one) for one in zip(spec.codebook_sizes, strides, strict=True)])
+    places = latents.z.new_full((batch,), latents.z.shape[1]) if latents.mask is None else latents.mask.sum(1)
+    if axis == "positions":
+        kept = (budget / prices.sum()).floor().long().expand(batch).minimum(places.long())
+    else:
+        # (depth, L): which rows of ids a number of levels has, as the quantizer counts its levels.
+        depth = tokenizer.quantizer.depth
+        steps = torch.arange(1, depth + 1, device=latents.z.device)
+        rows = tokenizer.quantizer.encode(latents.z.new_zeros(depth, 1, latents.z.shape[2]), levels=steps)[..., 0] >= 0
+        costs = (rows * prices).sum(1)
+        kept = (costs * places[:, None] <= budget).sum(1)
+    if bool((kept < 1).any()):
+        raise ValueError(f"a budget of {said} is less than the shortest code of an item takes. Give more.")
+    return tokenizer.code(latents, **{axis: kept})
+
+
+def counting(source_size: Tensor, x: Tensor) -> Tensor:
+    """(B, 1, ...) True within each item's own size of x (B, C, ...)."""
+    within = torch.ones((len(x), 1, *x.shape[2:]), dtype=torch.bool, device=x.device)
+    for axis in range(source_size.shape[1]):
+        place = torch.arange(x.shape[2 + axis], device=x.device).view(-1, *(1,) * (x.ndim - 3 - axis))
+        within = within & (place < source_size[:, axis].view(-1, *(1,) * (x.ndim - 1)))
+    return within
+
+
+def psnr(x: Tensor, y: Tensor, within: Tensor) -> Tensor:
+    """Decibels of the 8-bit picture's range over its error, as evaluation measures it."""
+    x, y = (((one.clamp(-1, 1) + 1) * 127.5).round() for one in (x, y))
+    return 10 * (255**2 / _mean((x - y).square(), within).clamp(min=1e-2)).log10()
+
+
+def snr(x: Tensor, y: Tensor, within: Tensor) -> Tensor:
+    """Decibels of the signal's energy over its error's."""
+    return 10 * (_mean(x.square(), within) / _mean((x - y).square(), within).clamp(min=1e-12)).log10()
+
+
+def _mean(values: Tensor, within: Tensor) -> Tensor:
+    within = within.expand_as(values)
+    return (values * within).flatten(1).sum(1) / within.flatten(1).sum(1).clamp(min=1)
