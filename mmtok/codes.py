@@ -33,7 +33,9 @@ class CodeSpec:
     stride: tuple[int, ...] = ()
     """Positions between two codes of each level, where some level ticks slower than T; empty means 1 each."""
     positions: int | None = None
-    """Positions of every item, whatever its size, where they do not grow with it; the first of them may do alone."""
+    """Positions of an item, whatever its size, where they do not grow with it."""
+    nested: bool = False
+    """Whether the first positions do without the others, so that an item may have fewer of them."""
 
     @property
     def bits_per_position(self) -> float:

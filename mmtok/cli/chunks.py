@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from mmtok.codes import Codes
     from mmtok.tokenizers.audio import AudioTokenizer
+    from mmtok.tokenizers.budget import Budget
     from mmtok.tokenizers.chunks import Chunked
 
 AUTO, OFF = "auto", "off"
@@ -42,7 +43,7 @@ class Chunks:
             self.chunked = Chunked(tokenizer, SECONDS)
         self._measured = ""
 
-    def encode(self, source: Path, budget: int | None) -> tuple[Codes, str]:
+    def encode(self, source: Path, budget: int | Budget | None) -> tuple[Codes, str]:
         """Codes of a file, and what to say about how they were computed."""
         from datamodules.sound import BY_AV, read_sound
         from mmtok.tokenizers.sounds import file_blocks, file_seconds

@@ -34,7 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", choices=SUFFIXES, default="safetensors", help="of the codes: safetensors (default), or mmc, smaller"
     )
-    parser.add_argument("--budget", type=int, metavar="LEVELS", help="levels to keep, where the quantizer has several")
+    parser.add_argument(
+        "--budget", type=str, metavar="N|NAME=N", help="how much of a code to keep: a number of levels, or tokens=64, "
+        "bits=1000, psnr=30 (pictures) or snr=12, of each file for itself; where codes can be cut"
+    )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="where to compute (cpu, cuda)")
     add_tile_argument(parser)
     add_chunk_argument(parser)
@@ -84,23 +87,25 @@ def run(args: argparse.Namespace) -> int:
     paths = outputs(args.files, args.out, lambda path: path.stem + SUFFIXES[args.format])
     claim(paths, args.out, args.overwrite)
     from mmtok.loading import load
+    from mmtok.tokenizers.budget import budget_of
     from mmtok.tokenizers.container import write_mmc
 
     tokenizer = load(args.tokenizer, device=args.device)
     if not tokenizer.spec.codebook_sizes:
         raise ValueError(f"{args.tokenizer} was trained without codes, so there are none to write. Use a quantizer.")
-    files = coder(tokenizer, args)
+    files, budget = coder(tokenizer, args), budget_of(args.budget)
     spec, fingerprint = tokenizer.spec, tokenizer.fingerprint()
 
     def convert(source: Path, target: Path) -> str:
-        codes, how = files.encode(source, args.budget)
+        codes, how = files.encode(source, budget)
         facts = {"tokenizer": fingerprint, "source": source.name}
         if args.format == "mmc":
             write_mmc(codes, target, spec, **facts)
         else:
             codes.save(target, spec, **facts)
-        levels, positions = codes.ids.shape[1:]
-        kept = f"{args.budget} of {levels}" if args.budget and args.budget < levels else f"{levels}"
+        levels, positions = codes.ids.shape[1], int(codes.lengths)
+        there = int((codes.ids[0] >= 0).any(1).sum())
+        kept = f"{there} of {levels}" if there < levels else f"{levels}"
         return f": {positions} positions x {kept} levels{how}"
 
     return each(paths, convert)

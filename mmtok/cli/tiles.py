@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mmtok.codes import Codes
     from mmtok.tokenizers import Tokenizer
+    from mmtok.tokenizers.budget import Budget
     from mmtok.tokenizers.tiling import Tiled
 
 AUTO, OFF = "auto", "off"
@@ -40,7 +41,7 @@ class Tiles:
         elif tile == AUTO and isinstance(tokenizer, ImageTokenizer) and Tiled.possible(tokenizer):
             self.tiled = Tiled(tokenizer, max(TILE, tokenizer.networks.downsample))
 
-    def encode(self, source: Path, budget: int | None) -> tuple[Codes, str]:
+    def encode(self, source: Path, budget: int | Budget | None) -> tuple[Codes, str]:
         """Codes of a file, and what to say about how they were computed."""
         x = self.tokenizer.preprocess(source)
         encoder, how = self.choose(tuple(x.shape[2:]))

@@ -32,7 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch", type=int, default=32, metavar="N",
         help="pictures of the trained size, or sounds of ten seconds, in a batch (default: 32)",
     )  # fmt: skip
-    parser.add_argument("--budget", type=int, metavar="LEVELS", help="levels to keep, where the quantizer has several")
+    parser.add_argument(
+        "--budget", metavar="N|NAME=N", help="how much of a code to keep: a number of levels, or tokens=64, bits=1000, "
+        "psnr=30 (pictures) or snr=12, of each item for itself; where codes can be cut"
+    )  # fmt: skip
     parser.add_argument(
         "--keep", metavar="EXT,...", help="members that go along (default: txt,cls, where there are any); '' for none"
     )

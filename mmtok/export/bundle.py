@@ -172,7 +172,10 @@ def spec_of(tokenizer: Tokenizer, prefix: str, layout: Mapping[str, Any]) -> Tok
     """The contract of a tokenizer, but for the golden ids."""
     config = tokenizer.quantizer.config
     extras = ("gain",) if getattr(tokenizer.config, "normalize", "none") != "none" else ()
+    side = getattr(tokenizer.config, "image_size", None)
     facts: dict[str, Any] = {
+        # Of a row of tokens the size of the picture is nowhere else.
+        "source_size": (side, side) if side and tokenizer.spec.positions else (),
         "quantizer": quantizers.name_of(config),
         "shared_codebook": bool(getattr(config, "shared", False)),
         "fingerprint": tokenizer.fingerprint(),

@@ -30,6 +30,7 @@ from mmtok.loading import load
 from mmtok.tokenizers import pixels
 from mmtok.tokenizers.audio import AudioTokenizer
 from mmtok.tokenizers.base import Tokenizer
+from mmtok.tokenizers.budget import Budget, budget_of
 from mmtok.tokenizers.chunks import LONG, Chunked
 from mmtok.tokenizers.exported import PARTS, Absent, leave_out
 from mmtok.tokenizers.subword import SubwordTokenizer
@@ -51,8 +52,8 @@ class Settings:
     """Of pictures: "own", "fit" for what the tokenizer was trained on, or a side."""
     batch: int = 32
     """Pictures of the trained size, or sounds of ten seconds, in a batch."""
-    budget: int | None = None
-    """Levels to keep, of a quantizer that has several."""
+    budget: str | int | None = None
+    """How much of a code to keep, as `budget_of` reads it: a number of levels, or "psnr=30"."""
     keep: tuple[str, ...] | None = None
     """Members of the source that go along; None for `KEPT`, where there are any."""
     raw: bool = False
@@ -73,15 +74,16 @@ class Settings:
 
 
 class Encoder:
-    """A tokenizer without its decoder, on a device."""
+    """A tokenizer on a device, without its decoder unless a budget needs it."""
 
-    def __init__(self, tokenizer: Tokenizer, device: str, budget: int | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizer, device: str, budget: str | int | None = None) -> None:
         """Take the tokenizer over: its decoder is gone afterwards."""
-        self.device, self.budget = device, budget
+        self.device, self.budget = device, budget_of(budget)
         self.tokenizer = tokenizer.to(device).optimize()
         self.chunked = self._chunks()  # while there is a decoder, at which chunks look too
-        leave_out(self.tokenizer, "encoder")
-        leave_out(tokenizer, "encoder")
+        if not (isinstance(self.budget, Budget) and self.budget.decodes):
+            leave_out(self.tokenizer, "encoder")
+            leave_out(tokenizer, "encoder")
 
     def _chunks(self) -> Chunked | None:
         """For sounds that would take too much memory; only where chunks give the codes of the whole."""
@@ -97,7 +99,12 @@ class Encoder:
         if lengths is None:
             return self.tokenizer.encode(pixels.to_unit(x), budget=self.budget).to("cpu")
         assert isinstance(self.tokenizer, AudioTokenizer)
-        if self.chunked and len(x) == 1 and x.shape[2] > LONG * self.tokenizer.config.sample_rate:
+        if (
+            self.chunked
+            and not isinstance(self.budget, Budget)
+            and len(x) == 1
+            and x.shape[2] > LONG * self.tokenizer.config.sample_rate
+        ):
             return self.chunked.encode(x, budget=self.budget).to("cpu")
         return self.tokenizer.encode(x, lengths.to(self.device), budget=self.budget).to("cpu")
 
@@ -126,7 +133,11 @@ def open_tokenizer(settings: Settings) -> tuple[Tokenizer, TokenSpec]:
         raise ValueError(
             f"{own} is of the tokenizer {spec.fingerprint}, and the weights are {tokenizer.fingerprint()}."
         )
-    tokenizer.kept_levels(1, settings.budget)  # refused now, and not in the first batch
+    budget = budget_of(settings.budget)  # refused now, and not in the first batch
+    if isinstance(budget, Budget):
+        budget.check(tokenizer)
+    else:
+        tokenizer.kept_levels(1, budget)
     return tokenizer, spec
 
 

@@ -87,6 +87,7 @@ def _check_shape(codes: Codes, spec: TokenSpec) -> None:
     elif spec.length == "frames":
         counts = codes.lengths[:, None]
     else:
+        _check_count(codes, spec)
         return
     if counts.shape != codes.source_size.shape:
         raise ValueError(
@@ -100,6 +101,16 @@ def _check_shape(codes: Codes, spec: TokenSpec) -> None:
             f"positions at {spec.downsample} each, and the codes have {counts[item].tolist()}: they are of "
             "another tokenizer, or source_size is wrong."
         )
+
+
+def _check_count(codes: Codes, spec: TokenSpec) -> None:
+    """Positions that do not come of a source's size: a fixed number of them, or at most so many."""
+    least = spec.positions if spec.length == "fixed" else 1
+    wrong = (codes.lengths < least) | (codes.lengths > spec.positions)
+    if spec.positions and bool(wrong.any()):
+        item = int(wrong.nonzero()[0])
+        wanted = f"{least} to {spec.positions}" if least < spec.positions else f"{spec.positions}"
+        raise ValueError(f"item {item} of {spec.prefix} has {int(codes.lengths[item])} positions, not {wanted}.")
 
 
 def _short(value: object) -> str:

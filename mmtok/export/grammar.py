@@ -122,6 +122,8 @@ class Grammar:
         told = self._shape(spec)[1] is not None
         if spec.length == "grid" and not (told or spec.header or spec.rows):
             raise ValueError(f"the ids of {spec.prefix} do not tell the grid. Give grid=(H, W).")
+        if spec.positions and (self.positions or 0) > spec.positions:
+            raise ValueError(f"positions={self.positions}: {spec.prefix} has {spec.positions} at most.")
         by_level = spec.layout.kind == "own_head" and spec.layout.order == "level_major" and (self.levels or levels) > 1
         if (spec.layout.kind == "parallel" or by_level) and not told:
             raise ValueError(f"the rows of {spec.prefix} must end together. Give positions=T.")
@@ -130,7 +132,7 @@ class Grammar:
         """The grid and the positions that were asked for."""
         if spec.length == "grid":
             return self.grid, None if self.grid is None else self.grid[0] * self.grid[1]
-        return None, self.positions
+        return None, self.positions or (spec.positions if spec.length == "fixed" else 0) or None
 
     def _open(self, ids: Tensor) -> tuple[tuple[TokenSpec, Place], Tensor] | None:
         """The item that has begun and not ended, and what stands in it."""
@@ -275,6 +277,8 @@ class _Item:
             return more
         known = self.positions is not None
         if not self.spec.rows or self.width is None:
+            if not known and written == self.spec.positions:
+                return full
             if not known:
                 return more + full + (row if self.spec.rows else [])
             return full if written == self.positions else more

@@ -110,8 +110,15 @@ def from_ids(
     for row, (levels, _) in zip(ids, found, strict=True):
         row[:, : levels.shape[1]] = levels
     shared = grids.pop() if grids else grid
-    covers = lengths[:, None] if shared is None else torch.tensor(shared).expand(len(found), 2)
-    return Codes(ids, lengths, covers * spec.downsample, shared)
+    return Codes(ids, lengths, _covered(lengths, shared, spec), shared)
+
+
+def _covered(lengths: Tensor, grid: tuple[int, int] | None, spec: TokenSpec) -> Tensor:
+    """(B, n) sizes of the sources that so many positions are taken to be of."""
+    if spec.source_size:
+        return torch.tensor(spec.source_size).expand(len(lengths), -1)
+    covers = lengths[:, None] if grid is None else torch.tensor(grid).expand(len(lengths), 2)
+    return covers * spec.downsample
 
 
 def _item_to_ids(item: Tensor, spec: TokenSpec, place: Place, grid: tuple[int, int] | None) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mmtok.codes import CodeSpec
 from mmtok.tokenizers.base import Tokenizer
 
 _PROCESSOR = "processing_mmtok.MmtokProcessor"
@@ -26,8 +27,16 @@ def _pictures(tokenizer: Tokenizer) -> dict[str, Any]:
         "interpolation": "bicubic",
         "trained_size": getattr(tokenizer.config, "image_size", None),
         "downsample": step,
-        "grid": f"ceil(height / {step}) x ceil(width / {step}); the last row and column are repeated to fill it",
+        **_extent(tokenizer.spec),
     }
+
+
+def _extent(spec: CodeSpec) -> dict[str, Any]:
+    """How many codes a picture gets."""
+    step, filled = spec.downsample, "the last row and column are repeated to fill it"
+    if spec.positions is None:
+        return {"grid": f"ceil(height / {step}) x ceil(width / {step}); {filled}"}
+    return {"positions": spec.positions, "nested": spec.nested, "multiple": f"{step} pixels a side; {filled}"}
 
 
 def _sounds(tokenizer: Tokenizer) -> dict[str, Any]:

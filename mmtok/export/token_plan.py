@@ -38,7 +38,7 @@ class Plan:
     """What was done to pictures: "own", "fit" or a side."""
     batch: int
     """Decides with whom an item is computed, so the last bits of its latents."""
-    budget: int | None
+    budget: str | int | None
     keep: tuple[str, ...]
     """Members of the source that go along."""
 

@@ -21,6 +21,8 @@ FILE = "token_spec.json"
 VERSION = 1
 PREFIXES: dict[str, str] = {"image": "img", "audio": "aud", "text": "txt", "vector": "vec"}
 """How the names of tokens of each modality begin, unless another prefix is asked for."""
+_LATER = ("kinds", "positions", "source_size")
+"""Fields that came after the first version; empty ones stay out of its text, and so of its hash."""
 _LETTERS = set(string.ascii_lowercase + string.digits + "_-")
 
 LayoutKind = Literal["flat", "parallel", "own_head"]
@@ -66,6 +68,10 @@ class TokenSpec:
     """Samples a second, for audio."""
     length: LengthKind = "frames"
     """What decides how many positions an item has: nothing, its grid, its duration, or how many are kept."""
+    positions: int = 0
+    """fixed: positions of an item; nested: of one that keeps all. 0 where its grid or its duration tells."""
+    source_size: tuple[int, ...] = ()
+    """fixed, nested: size of what codes that come from ids alone are of, as in training; empty where positions tell."""
     layout: Layout = Layout()
     header: bool = False
     """grid: write "{H}*{W}" in digits before the rows, so that the shape is read before the codes (Emu3)."""
@@ -95,6 +101,8 @@ class TokenSpec:
                 f"kinds={list(self.kinds)} must be one for each of {len(self.codebook_sizes)} levels, and only the "
                 "last one may be of disambiguation."
             )
+        if self.positions < 0 or (self.positions and self.length not in ("fixed", "nested")):
+            raise ValueError(f"positions={self.positions} are of length fixed or nested, and it is '{self.length}'.")
         if (self.header or self.rows) and self.length != "grid":
             raise ValueError(f"header and rows are for grids, and length is '{self.length}'.")
         if (self.header or self.rows) and self.layout.kind != "flat":
@@ -118,8 +126,8 @@ class TokenSpec:
         return self.codebook_sizes[:-1] if "disambiguation" in self.kinds else self.codebook_sizes
 
     def _plain(self) -> dict[str, Any]:
-        """Its fields, without `kinds` where all are codes: so say specs that are older than that field."""
-        return {name: value for name, value in asdict(self).items() if name != "kinds" or value}
+        """Its fields, without those that say nothing here and that older specs do not have."""
+        return {name: value for name, value in asdict(self).items() if name not in _LATER or value}
 
     @property
     def sha256(self) -> str:
@@ -167,11 +175,14 @@ class TokenSpec:
         if any(stride != 1 for stride in spec.stride):
             raise ValueError(f"levels with strides {list(spec.stride)} have no layout; all must tick together.")
         kinds: dict[str, LengthKind] = {"image": "grid", "vector": "fixed"}
-        length = facts.pop("length", kinds.get(spec.modality, "frames"))
         sizes = spec.codebook_sizes
         if extra_size:
             facts["kinds"] = (*("code",) * len(sizes), "disambiguation")
             sizes = (*sizes, extra_size)
+        usual: LengthKind = kinds.get(spec.modality, "frames")
+        if spec.positions is not None:
+            usual = "nested" if spec.nested else "fixed"
+        length = facts.pop("length", usual)
         return cls(
             modality=spec.modality,
             codebook_sizes=sizes,
@@ -180,5 +191,6 @@ class TokenSpec:
             channels=spec.channels,
             sample_rate=spec.sample_rate,
             length=length,
+            positions=spec.positions or 0,
             **facts,
         )

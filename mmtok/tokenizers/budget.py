@@ -21,12 +21,23 @@ if TYPE_CHECKING:
     from mmtok.tokenizers.base import Latents, Tokenizer
 
 Measure = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""x and reconstruction (B, C, ...), True where they count (B, 1, ...) -> a figure of each item (B,), higher is better."""
+"""x, its reconstruction (B, C, ...), where they count (B, 1, ...) -> a figure of each item (B,), higher is better."""
 Axis = Literal["levels", "positions"]
 
 
 class Budget:
     """What `encode(x, budget=...)` takes beside a number of levels."""
+
+    decodes = False
+    """Whether the decoder is needed."""
+
+    def check(self, tokenizer: Tokenizer) -> None:
+        """Refuse a tokenizer that cannot spend it, before its first item.
+
+        Raises:
+            ValueError: why.
+        """
+        require_axis(tokenizer)
 
     def spend(self, tokenizer: Tokenizer, x: Tensor, latents: Latents) -> Codes:
         """The codes of signals x that fit the budget."""
@@ -69,18 +80,24 @@ class Quality(Budget):
     at_least: float | None = None
     """Wanted of `measure`."""
 
+    decodes = True
+
     def __post_init__(self) -> None:
         given = [name for name in ("psnr", "snr", "measure") if getattr(self, name) is not None]
         if len(given) != 1 or (self.measure is None) != (self.at_least is None):
             raise ValueError("A quality is one of psnr=DB, snr=DB, or measure=FUNCTION with at_least=FIGURE.")
+
+    def check(self, tokenizer: Tokenizer) -> None:
+        super().check(tokenizer)
+        if self.psnr is not None and tokenizer.spec.modality != "image":
+            raise ValueError("psnr is of pictures. Use Quality(snr=DB) for other signals.")
 
     def spend(self, tokenizer: Tokenizer, x: Tensor, latents: Latents) -> Codes:
         return self.search(tokenizer, x, latents).codes
 
     def search(self, tokenizer: Tokenizer, x: Tensor, latents: Latents) -> Found:
         """Try codes of 1, 2, 4, ... steps and all of them, then halve between the last that failed and the next."""
-        if self.psnr is not None and tokenizer.spec.modality != "image":
-            raise ValueError("psnr is of pictures. Use Quality(snr=DB) for other signals.")
+        self.check(tokenizer)
         trial = _Trial(tokenizer, x, latents, self._measure(), self._target())
         ladder = trial.ladder()
         passed = torch.stack([trial.passes(torch.full_like(trial.most, step)) for step in ladder])
@@ -115,9 +132,46 @@ class Found(NamedTuple):
     met: Tensor
     """(B,) bool, whether the quality was reached."""
     crossed: Tensor
-    """(B,) bool, whether some shorter code was good enough and a longer one was not: quality did not grow with length."""
+    """(B,) bool, whether a shorter code was good enough and a longer one was not: quality did not grow with length."""
     decodes: int
     """Passes of the decoder that it took."""
+
+
+_NAMED: dict[str, Callable[[float], Budget]] = {
+    "tokens": lambda value: Tokens(int(value)),
+    "bits": Bits,
+    "psnr": lambda value: Quality(psnr=value),
+    "snr": lambda value: Quality(snr=value),
+}
+"""What `budget_of` knows."""
+
+
+def levels_alone(budget: int | Budget | None, how: str) -> int | None:
+    """The number of levels that a budget is, for what computes signals in parts and cannot try lengths of the whole.
+
+    Raises:
+        ValueError: it is another budget; says what to do, by how it is computed.
+    """
+    if isinstance(budget, Budget):
+        raise ValueError(f"{how} take a number of levels for a budget. Give one, or compute the whole at once.")
+    return budget
+
+
+def budget_of(text: str | int | Budget | None) -> int | Budget | None:
+    """A budget as people write it: "3" levels, "tokens=64", "bits=1000", "psnr=30", "snr=12"; None for none.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if text is None or isinstance(text, int | Budget):
+        return text
+    name, equals, value = text.partition("=")
+    try:
+        return _NAMED[name](float(value)) if equals else int(text)
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"budget={text} is none of: a number of levels, tokens=N, bits=N, psnr=DB (pictures), snr=DB."
+        ) from error
 
 
 class _Trial:

@@ -19,6 +19,7 @@ from mmtok.codes import Codes
 from mmtok.quantizers.base import Quantizer
 from mmtok.tokenizers.audio import AudioTokenizer
 from mmtok.tokenizers.base import Tokenizer, evaluating
+from mmtok.tokenizers.budget import Budget, levels_alone
 from mmtok.tokenizers.streaming import Stream
 
 SECONDS = 10.0
@@ -106,7 +107,7 @@ class Chunked:
         """Chunks of a sound."""
         return max(-(-samples // (self.frames * self.hop)), 1)
 
-    def encode(self, x: Tensor, lengths: Tensor | None = None, *, budget: int | None = None) -> Codes:
+    def encode(self, x: Tensor, lengths: Tensor | None = None, *, budget: int | Budget | None = None) -> Codes:
         """Sounds (B, C, S) -> the codes of the whole; see `Tokenizer.encode`.
 
         Raises:
@@ -118,9 +119,9 @@ class Chunked:
         gain = None
         if self.tokenizer.config.normalize != "none":
             gain = self.tokenizer.gain_of(x, torch.full((len(x),), x.shape[2], device=x.device))
-        return self._encode(x.split(self.frames * self.hop, 2), budget, gain)
+        return self._encode(x.split(self.frames * self.hop, 2), levels_alone(budget, "Sounds in chunks"), gain)
 
-    def encode_pieces(self, pieces: Iterable[Tensor], *, budget: int | None = None) -> Codes:
+    def encode_pieces(self, pieces: Iterable[Tensor], *, budget: int | Budget | None = None) -> Codes:
         """The same for a sound that comes in pieces x (B, C, n), as from `sounds.file_blocks`.
 
         Raises:
@@ -128,7 +129,7 @@ class Chunked:
         """
         if self.tokenizer.config.normalize != "none":
             raise ValueError("normalize needs the level of the whole sound before its first piece. Use encode.")
-        return self._encode(self._checked(pieces), budget, None)
+        return self._encode(self._checked(pieces), levels_alone(budget, "Sounds in chunks"), None)
 
     def _checked(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
         for piece in pieces:

@@ -57,7 +57,7 @@ class Image1dTokenizer(ImageTokenizer):
 
     @property
     def spec(self) -> CodeSpec:
-        return replace(super().spec, positions=self.networks.queries)
+        return replace(super().spec, positions=self.networks.queries, nested=self.config.nested != "none")
 
     @property
     def axis(self) -> Axis | None:

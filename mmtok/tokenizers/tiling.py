@@ -19,6 +19,7 @@ from torch import Tensor
 from mmtok.codes import Codes
 from mmtok.quantizers.base import Quantizer
 from mmtok.tokenizers.base import Tokenizer, evaluating
+from mmtok.tokenizers.budget import Budget, levels_alone
 from mmtok.tokenizers.image import ImageTokenizer
 
 TILE = 512
@@ -85,7 +86,7 @@ class Tiled:
         if not isinstance(tokenizer, ImageTokenizer):
             raise ValueError(f"Only pictures come in tiles; this tokenizer is a {type(tokenizer).__name__}.")
         if not self.possible(tokenizer):
-            raise ValueError("This quantizer needs the whole picture at once, so it cannot come in tiles.")
+            raise ValueError("This tokenizer needs the whole picture at once, so it cannot come in tiles.")
         stride = tokenizer.networks.downsample
         if tile < stride:
             raise ValueError(f"tile={tile} is smaller than the stride of {stride} pixels. Use {stride} or more.")
@@ -99,8 +100,10 @@ class Tiled:
 
     @staticmethod
     def possible(tokenizer: Tokenizer) -> bool:
-        """Whether each position is quantized by itself, also by quantizers within quantizers."""
-        return all(part.pointwise for part in tokenizer.quantizer.modules() if isinstance(part, Quantizer))
+        """Whether each position has its place in the picture, and is quantized by itself, also within quantizers."""
+        return tokenizer.spec.positions is None and all(
+            part.pointwise for part in tokenizer.quantizer.modules() if isinstance(part, Quantizer)
+        )
 
     def _halos(self, overlap: int | None) -> tuple[tuple[int, int], tuple[int, int]]:
         """Positions computed before and after a tile, in encoder and decoder."""
@@ -147,11 +150,11 @@ class Tiled:
                 yield row, column
 
     @torch.inference_mode()
-    def encode(self, x: Tensor, lengths: Tensor | None = None, *, budget: int | None = None) -> Codes:
+    def encode(self, x: Tensor, lengths: Tensor | None = None, *, budget: int | Budget | None = None) -> Codes:
         """Pictures (B, C, H, W) of any size -> the codes of the whole; see `Tokenizer.encode`."""
         tokenizer = self.tokenizer
         tokenizer.check(x)
-        levels = tokenizer.kept_levels(x.shape[0], budget)
+        levels = tokenizer.kept_levels(x.shape[0], levels_alone(budget, "Pictures in tiles"))
         size = (x.shape[2], x.shape[3])
         grid = (-(-size[0] // self.stride), -(-size[1] // self.stride))
         ids = None

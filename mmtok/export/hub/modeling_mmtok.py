@@ -24,6 +24,7 @@ from mmtok.export.hub.mmtok_parts import build_exported
 from mmtok.export.token_spec import TokenSpec
 from mmtok.export.vocab_map import Vocabulary
 from mmtok.tokenizers.base import Tokenizer
+from mmtok.tokenizers.budget import budget_of
 
 
 class MmtokModel(PreTrainedModel):
@@ -65,16 +66,17 @@ class MmtokModel(PreTrainedModel):
         """A path, bytes, picture or array -> x (1, C, ...) in [-1, 1], as the tokenizer wants it."""
         return self.tokenizer.preprocess(source, **choices).to(self.device)
 
-    def encode(self, x: Tensor, lengths: Tensor | None = None, *, budget: int | None = None) -> Codes:
+    def encode(self, x: Tensor, lengths: Tensor | None = None, *, budget: int | str | None = None) -> Codes:
         """x (B, C, H, W) or (B, C, S) in [-1, 1] -> codes, whose `ids` are (B, L, T).
 
         Args:
             x: signals.
             lengths: (B,) samples of each sound of a padded batch.
-            budget: levels to keep, where the tokenizer has several that can be left out.
+            budget: how much of a code to keep, where it can be cut: a number of levels, or "tokens=64", "bits=1000",
+                "psnr=30" (pictures) or "snr=12", of each item for itself.
         """
         self._check_precision()
-        return self.tokenizer.encode(x.float() if x.is_floating_point() else x, lengths, budget=budget)
+        return self.tokenizer.encode(x.float() if x.is_floating_point() else x, lengths, budget=budget_of(budget))
 
     def decode(self, codes: Codes) -> Tensor:
         """Codes -> signals, cut to the size of their sources."""

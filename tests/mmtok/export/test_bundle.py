@@ -25,6 +25,7 @@ from mmtok.tokenizers.pixels import to_pil
 ROOT = Path(__file__).parents[3]
 CONV = {"name": "conv2d", "channels": 8, "multipliers": [1, 2], "blocks": 1, "groups": 4}
 SEANET = {"name": "seanet", "channels": 4, "strides": [2, 5]}
+QUERIES = {"name": "queries", "patch": 4, "width": 16, "layers": 1, "heads": 2, "queries": 6}
 RQ = {"name": "rq", "codebook_size": 32, "depth": 3, "code_dim": 4, "cosine": True}
 
 
@@ -42,6 +43,12 @@ def audio(quantizer=RQ, seed=0, **encoder):
     ).eval()
 
 
+def row(quantizer="vq", **fields):
+    torch.manual_seed(0)
+    block = {"name": "image_1d", "image_size": 24, "dim": 8, "encoder": QUERIES} | fields
+    return build_tokenizer(block, quantizer).eval()
+
+
 TOKENIZERS = {
     "vq": lambda: image({"name": "vq", "codebook_size": 32}),
     "l2": lambda: image({"name": "vq", "codebook_size": 32, "code_dim": 4, "l2": True}),
@@ -49,6 +56,8 @@ TOKENIZERS = {
     "lfq": lambda: image("lfq"),
     "pq": lambda: image({"name": "pq", "codebook_size": 32}),
     "nested": lambda: image({"name": "product", "inner": {"name": "residual", "inner": "fsq", "depth": 2}}),
+    "row": row,
+    "nested_row": lambda: row(RQ, nested="uniform"),
     "rq": audio,
     "shared": lambda: audio(RQ | {"shared": True}),
     "split": lambda: audio({"name": "split", "acoustic": RQ}),

@@ -14,6 +14,7 @@ from mmtok.export.golden import leaves_called
 from mmtok.export.token_shards import TokenSet
 from mmtok.export.tokenize_input import Preparer
 from mmtok.export.tokenize_units import ShardUnits
+from mmtok.tokenizers.budget import Quality, Tokens, psnr
 from tests.mmtok.export import tiny
 from tests.mmtok.export.tokenizing import SIZES, go, read
 
@@ -103,6 +104,32 @@ def test_a_budget_keeps_the_first_levels_only(audio, tmp_path):
     assert all(codes.ids.shape[1] == 1 and torch.equal(codes.ids, whole[key].ids[:, :1]) for key, codes in kept.items())
     with pytest.raises(ValueError, match="budget=3"):
         go(audio, source, tmp_path / "no", budget=3)
+
+
+def test_items_of_a_row_have_the_length_their_quality_takes(tmp_path):
+    row, source = tiny.row_tokenizer(tmp_path / "row"), tiny.pictures(tmp_path / "source", 6)
+    tokenizer, whole = mmtok.load(row), {}
+    for number, count in enumerate(ShardSet.open(source).counts):
+        for place in range(count):
+            sample = ShardSet.open(source).read(number, place)
+            whole[sample.key] = tokenizer.preprocess(sample.members["png"])
+    x = torch.cat(list(whole.values()))
+    figures = torch.stack([psnr(x, tokenizer.decode(tokenizer.encode(x, budget=Tokens(k))), torch.ones(6, 1, 16, 16))
+                           for k in range(1, 7)])  # fmt: skip
+    target = float(figures[2].median())
+    go(row, source, tmp_path / "out", budget=f"psnr={target}")
+    found = read(tmp_path / "out")
+    lengths = torch.tensor([int(codes.lengths) for codes in found.values()])
+    expected = tokenizer.encode(x, budget=Quality(psnr=target)).lengths
+    assert lengths.tolist() == expected.tolist()
+    assert len(set(lengths.tolist())) > 1
+    assert all(codes.ids.shape == (1, 1, int(codes.lengths)) for codes in found.values())
+    with pytest.raises(ValueError, match="is of another call: budget"):
+        go(row, source, tmp_path / "out", budget="tokens=3")
+    with pytest.raises(ValueError, match="budget=quality"):
+        go(row, source, tmp_path / "no", budget="quality=3")
+    with pytest.raises(ValueError, match="codes have one length"):
+        go(tiny.row_tokenizer(tmp_path / "plain", nested="none"), source, tmp_path / "no", budget="tokens=3")
 
 
 def test_what_is_for_something_else_is_refused(image, audio, tmp_path):

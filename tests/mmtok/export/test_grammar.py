@@ -15,6 +15,8 @@ SIZES = (11, 7, 5)
 ORDERS = ("position_major", "level_major")
 AUDIO = TokenSpec("audio", SIZES, "aud")
 IMAGE = TokenSpec("image", (9,), "img", length="grid", header=True, rows=True)
+ROW = TokenSpec("image", (9,), "row", length="nested", positions=36, source_size=(8, 8))
+LENGTHS = ("nested", "fixed")
 MARKS = [{"rows": True}, {"header": True}, {"rows": True, "header": True}]
 
 
@@ -23,7 +25,8 @@ def specs_of(order, sizes):
     images = [
         replace(IMAGE, codebook_sizes=sizes, layout=layout, **({"header": False, "rows": False} | m)) for m in MARKS
     ]
-    return [replace(AUDIO, codebook_sizes=sizes, layout=layout), *images]
+    row = replace(ROW, codebook_sizes=sizes, layout=layout)
+    return [replace(AUDIO, codebook_sizes=sizes, layout=layout), *images, row]
 
 
 def flat_specs():
@@ -32,7 +35,7 @@ def flat_specs():
 
 def name(spec):
     marks = [mark for mark in ("header", "rows") if getattr(spec, mark)]
-    return "-".join([spec.prefix, spec.layout.order, str(len(spec.codebook_sizes)), *marks])
+    return "-".join([spec.prefix, spec.length, spec.layout.order, str(len(spec.codebook_sizes)), *marks])
 
 
 def walk(grammar, vocabulary, spec, generator, longest=150):
@@ -95,6 +98,19 @@ def test_limits_decide_the_shape(spec):
         assert codes.ids.shape[-1] == 10
         assert (codes.ids[0] >= 0).sum() == 10 * kept
         assert codes.grid == limits.get("grid")
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("sizes", [SIZES, (9,)])
+def test_a_row_of_tokens_ends_where_it_must(order, sizes):
+    layout = Layout("flat", order)
+    for spec in (replace(ROW, codebook_sizes=sizes, layout=layout, positions=3, length=kind) for kind in LENGTHS):
+        vocabulary = Vocabulary.arrange(TEXT, [spec])
+        drawn = [walk(vocabulary.grammar(), vocabulary, spec, torch.Generator().manual_seed(i)) for i in range(200)]
+        lengths = {int(vocabulary.from_ids([ids[1:]], spec).lengths) for ids in drawn}
+        assert lengths == ({3} if spec.length == "fixed" else {1, 2, 3})
+        with pytest.raises(ValueError, match="positions=4: row has 3 at most"):
+            vocabulary.grammar(spec, positions=4)
 
 
 def test_outside_items_there_is_text_and_what_may_begin():

@@ -76,6 +76,22 @@ def test_pictures_of_any_grid_come_back_from_ids_alone(layout, marks, sizes, see
     assert_same(from_ids(to_ids(codes, spec, PLACE), spec, PLACE), codes)
 
 
+@pytest.mark.parametrize("sizes", [SIZES, (9,)])
+@pytest.mark.parametrize("layout", [*FLAT, *OWN, PARALLEL[0]])
+def test_rows_of_tokens_come_back_at_the_size_of_training(layout, sizes):
+    spec = replace(image(layout, sizes), length="nested", positions=8, source_size=(24, 16))
+    codes = draw_audio(3, sizes)
+    codes = replace(codes, lengths=codes.lengths.clamp(1), source_size=torch.tensor([[24, 16]] * 3))
+    codes = replace(codes, ids=draw(torch.Generator().manual_seed(0), sizes, (3, int(codes.lengths.max())), len(sizes)))
+    codes.ids.masked_fill_(torch.arange(codes.ids.shape[-1]) >= codes.lengths[:, None, None], -1)
+    assert_same(from_ids(to_ids(codes, spec, PLACE), spec, PLACE), codes)
+    fixed = replace(spec, length="fixed")
+    with pytest.raises(ValueError, match="positions, not 8"):
+        to_ids(codes, fixed, PLACE)
+    with pytest.raises(ValueError, match="positions, not 1 to 2"):
+        to_ids(codes, replace(spec, positions=2), PLACE)
+
+
 @pytest.mark.parametrize("layout", [*FLAT, *OWN, *PARALLEL])
 def test_pictures_without_marks_need_their_grid(layout):
     codes, spec = draw_image(1, SIZES), image(layout)

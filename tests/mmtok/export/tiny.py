@@ -12,6 +12,7 @@ from mmtok.export.folder import write_model
 from mmtok.tokenizers import build_tokenizer
 
 CONV = {"name": "conv2d", "channels": 8, "multipliers": [1, 1], "blocks": 1, "groups": 4}
+QUERIES = {"name": "queries", "patch": 4, "width": 32, "layers": 1, "heads": 2, "queries": 6}
 SEANET = {"name": "seanet", "channels": 4, "strides": [4, 5]}
 
 
@@ -29,6 +30,14 @@ def audio_tokenizer(folder, seed=0, **fields):
     tokenizer = {"name": "audio", "sample_rate": 8000, "dim": 8, "encoder": SEANET} | fields
     quantizer = {"name": "residual", "depth": 2, "inner": {"name": "vq", "codebook_size": 16}}
     write_model(build_tokenizer(tokenizer, quantizer), folder)
+    return str(folder)
+
+
+def row_tokenizer(folder, seed=0, nested="uniform"):
+    """16 px to 6 tokens of 64 codes each, of which the first may do."""
+    torch.manual_seed(seed)
+    tokenizer = {"name": "image_1d", "image_size": 16, "dim": 8, "nested": nested, "encoder": QUERIES}
+    write_model(build_tokenizer(tokenizer, {"name": "fsq", "levels": [8, 8]}), folder)
     return str(folder)
 
 
