@@ -20,6 +20,7 @@ from mmtok.networks.base import EncoderConfig, networks
 from mmtok.networks.bytes1d import Bytes1dConfig
 from mmtok.quantizers.base import Quantizer
 from mmtok.tokenizers.base import Latents, Tokenizer, TokenizerConfig, evaluating, refuse_ids, register_tokenizer
+from mmtok.tokenizers.budget import Budget
 from mmtok.tokenizers.texts import check_texts, read_text, write_text
 
 VALUES = 256
@@ -153,8 +154,10 @@ class VQBytesTokenizer(Tokenizer):
             parts.append(part[..., (start - low) * steps[1] : (min(start + PIECE, count) - low) * steps[1]])
         return torch.cat(parts, 2)
 
-    def encode(self, x: Sequence[str] | Tensor, lengths: Tensor | None = None, *, budget: int | None = None) -> Codes:
-        """Texts -> codes; or bytes (B, 1, S) with their `lengths`. `budget` is the number of levels to keep.
+    def encode(
+        self, x: Sequence[str] | Tensor, lengths: Tensor | None = None, *, budget: int | Budget | None = None
+    ) -> Codes:
+        """Texts -> codes; or bytes (B, 1, S) with their `lengths`. `budget` as of the base.
 
         Raises:
             ValueError: something else, or lengths beside texts, which have their own.
