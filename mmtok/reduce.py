@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn
 from torch import Tensor
 
 SAMPLE = "sample_"
@@ -71,6 +72,21 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     total = value.detach().clone()
     dist.all_reduce(total)
     return total / world
+
+
+def gather_rows(x: Tensor) -> Tensor:
+    """Rows (B, ...) of every rank, in the order of ranks (world * B, ...), with their gradients.
+
+    A collective, and one more in backward: every rank must call it with as many rows.
+    """
+    world = world_size()
+    if world == 1:
+        return x
+    slots = x.new_zeros(world, *x.shape)
+    slots[dist.get_rank()] = x
+    # What it returns, not what it was given: it is not in place (image.md trap 5).
+    gathered: Tensor = torch.distributed.nn.functional.all_reduce(slots)
+    return gathered.flatten(0, 1)
 
 
 def per_rank(counts: Tensor, *, together: bool) -> Tensor:

@@ -20,6 +20,9 @@ class LossConfig:
 
     weight: float = 1.0
     """Factor of this term in the objective."""
+    balance: bool = False
+    """Scale the term in each update so that its gradient at the codes' values is `weight` times as long as that of all
+    terms that are not scaled. For terms of another nature, whose size says nothing (UniTok's, QLIP's question)."""
     takes: ClassVar[Literal["signals", "logits"]] = "signals"
     """What a tokenizer must give (`Tokenizer.gives`) for the term to measure it."""
 
@@ -50,6 +53,10 @@ class Outcome:
     """(B, T) bool, True where there is a latent; None where all are."""
     batch: Mapping[str, Any] = field(default_factory=dict)
     """Whatever else came with the signals."""
+    values: Tensor | None = None
+    """(B, T, D) what all levels decode to, with its gradient."""
+    grid: tuple[int, int] | None = None
+    """(H, W) that the latents of pictures lie on."""
 
 
 class Loss(nn.Module):

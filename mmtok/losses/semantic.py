@@ -1,8 +1,8 @@
-"""Distillation of meaning: the first level of codes learns to tell what a teacher heard.
+"""Distillation of meaning: codes learn to tell what a teacher heard or saw.
 
-The teacher's features come with the batches, computed when shards were built: MFCC, WavLM, any array. The distance per
-channel is that of SpeechTokenizer (Zhang et al. 2023, arXiv 2308.16692, eq. 2), the one per frame that of Mimi
-(Defossez et al. 2024, arXiv 2410.00037, 3.3.3).
+The teacher's features come with the batches, computed when shards were built: MFCC, WavLM, a classifier's, any array.
+The distance per channel is that of SpeechTokenizer (Zhang et al. 2023, arXiv 2308.16692, eq. 2), the one per frame
+that of Mimi (Defossez et al. 2024, arXiv 2410.00037, 3.3.3).
 """
 
 from __future__ import annotations
@@ -23,19 +23,24 @@ from mmtok.schema import ConfigError
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig(LossConfig):
     features: int
-    """Features of each frame of the teacher: 768 of WavLM base, the coefficients of MFCC."""
+    """Features of each of the teacher's vectors: 768 of WavLM base, 1280 of EfficientNet-Lite0."""
+    levels: Literal["first", "all"] = "first"
+    """Whose values learn: the first of several levels (SpeechTokenizer, Mimi), or all of them together (UniTok)."""
+    pool: bool = False
+    """Compare the mean over an item's positions with one vector of the teacher; else each position with what the
+    teacher says of its place."""
     rate: float = 50.0
-    """Frames of the teacher a second, as `data.teacher_rate`."""
-    distance: Literal["frame", "channel"] = "frame"
+    """Frames of the teacher a second, as `data.teacher_rate`; of sounds."""
+    distance: Literal["frame", "channel", "l2"] = "frame"
     """frame: 1 less the cosine of each frame's features (Mimi); channel: -log(sigmoid(cosine)) of each feature's course
-    over an item (SpeechTokenizer)."""
+    over an item (SpeechTokenizer); l2: the mean squared difference."""
     span: float = 1.0
     """Latents' frames that the teacher is averaged over, to both sides of each: what comes after counts as much as what
-    came before, which a causal encoder needs most (Mimi: 2)."""
+    came before, which a causal encoder needs most (Mimi: 2). Of sounds."""
     dim: int = 0
     """Filled in from the tokenizer, like the next two; 0 until then."""
     sample_rate: int = 0
-    """Filled in."""
+    """Filled in; 0 where signals are no sounds."""
     downsample: int = 0
     """Filled in: samples of a latent."""
 
@@ -45,23 +50,29 @@ class DistillConfig(LossConfig):
                 f"features and span must be at least 1 and rate above 0, got {self.features}, {self.span:g} and "
                 f"{self.rate:g}."
             )
+        if self.pool and self.distance == "channel":
+            raise ValueError("distance=channel compares courses over an item, and pool=true leaves none. Use frame.")
 
     def filled(self, spec: CodeSpec, dim: int, has_first: bool = True) -> Self:
-        if spec.sample_rate is None:
-            raise ConfigError(f"The loss 'distill' is of audio, and the tokenizer is of modality '{spec.modality}'.")
-        if len(spec.codebook_sizes) < 2:
+        if spec.modality not in ("audio", "image"):
+            raise ConfigError(f"The loss 'distill' is of sounds and pictures, and this tokenizer of '{spec.modality}'.")
+        if self.levels == "first" and len(spec.codebook_sizes) < 2:
             raise ConfigError(f"{_NO_LEVEL} This one has {len(spec.codebook_sizes)}.")
-        if not has_first:
+        if self.levels == "first" and not has_first:
             raise ConfigError(f"{_NO_LEVEL} The {len(spec.codebook_sizes)} levels of this one are equals.")
-        return replace(self, dim=dim, sample_rate=spec.sample_rate, downsample=spec.downsample)
+        if spec.positions is not None and not self.pool:
+            raise ConfigError("Tokens in a row have no place in the picture. Use loss.NAME.pool=true.")
+        return replace(self, dim=dim, sample_rate=spec.sample_rate or 0, downsample=spec.downsample)
 
 
-_NO_LEVEL = "The loss 'distill' teaches the first of several levels: use quantizer.name=split, rq or residual."
+_NO_LEVEL = (
+    "The loss 'distill' teaches the first of several levels: use quantizer.name=split, rq or residual, or levels=all."
+)
 
 
 @register_loss("distill", DistillConfig)
 class Distill(Loss):
-    """A linear head from the values of the first level to the teacher's features, and how far it is from them.
+    """A linear head from the codes' values to the teacher's features, and how far it is from them.
 
     The head learns with the generator, and no export carries it.
     """
@@ -70,8 +81,8 @@ class Distill(Loss):
 
     def __init__(self, config: DistillConfig) -> None:
         super().__init__()
-        if min(config.dim, config.sample_rate, config.downsample) < 1:
-            raise ValueError("The loss 'distill' needs the tokenizer's dim, sample_rate and downsample.")
+        if min(config.dim, config.downsample) < 1:
+            raise ValueError("The loss 'distill' needs the tokenizer's dim and downsample.")
         self.config = config
         self.head = nn.Linear(config.dim, config.features)
 
@@ -79,32 +90,60 @@ class Distill(Loss):
         """The term of one pass.
 
         Raises:
-            ConfigError: there is no first level, or no teacher, or another one than the settings say.
+            ConfigError: there is no teacher, or another one than the settings say.
         """
-        assert outcome.first is not None, "`filled` has refused codes without a first level"
+        if self.config.pool:
+            return self._pooled(outcome)
         teacher = self._teacher(outcome)
-        student = self.head(outcome.first.float()).mT
+        student = self.head(self._values(outcome).float()).mT
         mask = None if outcome.positions is None else outcome.positions[:, None]
-        if self.config.distance == "frame":
-            return self.mean(1 - F.cosine_similarity(student, teacher, dim=1)[:, None], mask)
+        if self.config.distance == "channel":
+            return self._by_channel(student, teacher, mask)
+        return self.mean(self._costs(student, teacher)[:, None], mask)
+
+    def _values(self, outcome: Outcome) -> Tensor:
+        values = outcome.first if self.config.levels == "first" else outcome.values
+        assert values is not None, "`filled` has refused codes without a first level"
+        return values
+
+    def _costs(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Of features along axis 1."""
+        if self.config.distance == "l2":
+            return (student - teacher).square().mean(1)
+        return 1 - F.cosine_similarity(student, teacher, dim=1)
+
+    def _by_channel(self, student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor:
         if mask is not None:
             student, teacher = student.where(mask, 0.0), teacher.where(mask, 0.0)
         costs = -F.logsigmoid(F.cosine_similarity(student, teacher, dim=2))
         return costs.sum() / max(1, costs.numel())  # a rank's share of a validation set may be none
 
+    def _pooled(self, outcome: Outcome) -> Tensor:
+        teacher = teacher_of(outcome, self.config.features)
+        if teacher.ndim == 3:  # of a sound, whose frames may be padding
+            teacher = mean_of(self._teacher(outcome).mT, outcome.positions)
+        teacher = teacher.flatten(2).mean(2) if teacher.ndim > 2 else teacher
+        costs = self._costs(self.head(mean_of(self._values(outcome), outcome.positions)), teacher)
+        return costs.sum() / max(1, costs.numel())
+
     def _teacher(self, outcome: Outcome) -> Tensor:
-        """Its features (B, F, T) of each latent, by their overlap in time."""
-        assert outcome.first is not None
-        found, samples = outcome.batch.get("teacher"), outcome.x.shape[-1]
-        if found is None:
-            raise ConfigError("The loss 'distill' found no teacher in the batches. Set data.teacher, mfcc say.")
+        """The teacher's features (B, F, T) of each latent, by their overlap in time or their place in the picture."""
+        found = teacher_of(outcome, self.config.features)
+        if not self.config.sample_rate:
+            if found.ndim != 4 or outcome.grid is None:
+                raise ConfigError(
+                    f"The teacher's features are {tuple(found.shape[1:])} of a picture, and those of its places are "
+                    f"(F, rows, columns). Use loss.NAME.pool=true for one vector of it."
+                )
+            return F.adaptive_avg_pool2d(found, outcome.grid).flatten(2)
+        samples = outcome.x.shape[-1]
         frames = ceil(samples / (self.config.sample_rate / self.config.rate))
         if found.shape[1:] != (self.config.features, frames):
             raise ConfigError(
                 f"The teacher's features are {tuple(found.shape[1:])} of {samples} samples, and should be "
                 f"{(self.config.features, frames)} by loss.NAME.features and loss.NAME.rate. Set them as the data are."
             )
-        return found.float() @ self._overlaps(frames, outcome.first)
+        return found @ self._overlaps(frames, self._values(outcome))
 
     def _overlaps(self, frames: int, latents: Tensor) -> Tensor:
         """(T_teacher, T): the share of each of the teacher's frames in the average of each latent; columns sum to 1."""
@@ -115,3 +154,29 @@ class Distill(Loss):
         overlaps = (starts + width).minimum(middles + reach) - starts.maximum(middles - reach)
         overlaps = overlaps.clamp(min=0)
         return overlaps / overlaps.sum(0)
+
+
+def teacher_of(outcome: Outcome, features: int) -> Tensor:
+    """What came with the batch as "teacher": (B, F), (B, F, T) or (B, F, rows, columns), float32.
+
+    Raises:
+        ConfigError: nothing did, or it has other features.
+    """
+    found = outcome.batch.get("teacher")
+    if found is None:
+        raise ConfigError("A term of meaning found no teacher in the batches. Set data.teacher.")
+    if found.shape[1] != features:
+        raise ConfigError(
+            f"The teacher's features are {tuple(found.shape[1:])}, and loss.NAME.features={features}. Set them as the "
+            "data are."
+        )
+    return found.float()
+
+
+def mean_of(values: Tensor, positions: Tensor | None) -> Tensor:
+    """(B, T, D) -> (B, D), the mean over the positions that are there."""
+    values = values.float()
+    if positions is None:
+        return values.mean(1)
+    kept = values.where(positions[..., None], 0.0)
+    return kept.sum(1) / positions.sum(1, keepdim=True).clamp(min=1)

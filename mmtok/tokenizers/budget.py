@@ -89,7 +89,7 @@ class Quality(Budget):
 
     def check(self, tokenizer: Tokenizer) -> None:
         super().check(tokenizer)
-        if tokenizer.gives != "signal":
+        if tokenizer.gives != "signals":
             raise ValueError("a quality is of signals, and this tokenizer is for texts. Use Tokens or Bits.")
         if self.psnr is not None and tokenizer.spec.modality != "image":
             raise ValueError("psnr is of pictures. Use Quality(snr=DB) for other signals.")

@@ -24,6 +24,7 @@ from mmtok.losses.base import Loss, Outcome, losses
 from mmtok.schema import to_plain
 from mmtok.tokenizers.base import Reconstruction, Tokenizer, build_tokenizer
 from mmtok.training.adversary import Adversary, check_discriminator
+from mmtok.training.balance import balanced
 from mmtok.training.draws import draw_levels, draw_positions, draw_seed, draw_seeds
 from mmtok.training.guard import FiniteGuard
 from mmtok.training.logs import ScalarBuffer
@@ -52,6 +53,7 @@ class TokenizerModule(L.LightningModule):
         known = self.tokenizer.spec, config.tokenizer.dim, self.tokenizer.quantizer.has_first
         filled = {name: term.filled(*known) for name, term in config.loss.items() if term}
         self.terms = nn.ModuleDict({name: losses.build(term) for name, term in filled.items()})
+        self._scaled = {name: term.weight for name, term in config.loss.items() if term and term.balance}
         self.ema: Tokenizer | None = None
         if config.optim.ema > 0:
             self.ema = copy.deepcopy(self.tokenizer).requires_grad_(False)
@@ -143,12 +145,15 @@ class TokenizerModule(L.LightningModule):
         """Weighted terms, in float32 whatever the networks run in."""
         with torch.autocast(self.device.type, enabled=False):
             y, x = (self.tokenizer.compared(signal.float()) for signal in (out.x, batch["x"]))
-            outcome = Outcome(y, x, signal_mask(batch), out.quantized.first, out.latents.mask, batch)
+            values = out.quantized.values
+            outcome = Outcome(
+                y, x, signal_mask(batch), out.quantized.first, out.latents.mask, batch, values, out.latents.grid
+            )
             terms: dict[str, Tensor] = {}
             for name, term in self.terms.items():
                 assert isinstance(term, Loss)
                 terms[name] = term.config.weight * term.measure(outcome)
-        return terms | out.quantized.losses
+            return balanced(terms, self._scaled, values) | out.quantized.losses
 
     def _judge(self, out: Reconstruction, batch: Mapping[str, Any], terms: Mapping[str, Tensor]) -> Tensor | float:
         """The adversary's terms, of both sides: their graphs share no parameter that learns."""

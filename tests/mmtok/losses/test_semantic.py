@@ -126,6 +126,55 @@ def test_a_quantizer_says_whether_it_has_a_first_level(name):
     assert quantizer.has_first == (quantizer(torch.randn(2, 6, 8), grid=(2, 3)).first is not None)
 
 
+PICTURE = CodeSpec("image", (16,), downsample=4)
+
+
+def picture(teacher, grid=(4, 4), **fields):
+    x = torch.zeros(2, 3, 16, 16)
+    values = torch.randn(2, grid[0] * grid[1], 4, generator=torch.Generator().manual_seed(0))
+    return Outcome(x, x, values=values, grid=grid, batch={"teacher": teacher}, **fields)
+
+
+def test_each_place_of_a_picture_learns_what_the_teacher_saw_there():
+    term = build(PICTURE, levels="all")
+    teacher = torch.randn(2, 6, 8, 8, generator=torch.Generator().manual_seed(1))
+    given = picture(teacher)
+    want = F.avg_pool2d(teacher, 2).flatten(2)
+    torch.testing.assert_close(
+        term.measure(given), (1 - F.cosine_similarity(term.head(given.values).mT, want, dim=1)).mean()
+    )
+    with pytest.raises(ConfigError, match=r"\(6,\) of a picture.*Use loss.NAME.pool=true"):
+        term.measure(picture(teacher.mean((2, 3))))
+
+
+@pytest.mark.parametrize("distance", ["frame", "l2"])
+def test_the_mean_of_a_picture_learns_one_vector(distance):
+    term = build(PICTURE, levels="all", pool=True, distance=distance)
+    teacher = torch.randn(2, 6, 8, 8, generator=torch.Generator().manual_seed(1))
+    whole = term.measure(picture(teacher))
+    torch.testing.assert_close(whole, term.measure(picture(teacher.mean((2, 3)))))
+    student, wanted = term.head(picture(teacher).values.mean(1)), teacher.mean((2, 3))
+    costs = (student - wanted).square() if distance == "l2" else 1 - F.cosine_similarity(student, wanted)
+    torch.testing.assert_close(whole, costs.mean())
+    # Tokens that were dropped do not count.
+    kept = torch.arange(16) < torch.tensor([[16], [5]])
+    dirty = picture(teacher, positions=kept)
+    dirty.values[1, 5:] = torch.nan
+    cut = term.head(torch.stack([picture(teacher).values[0].mean(0), picture(teacher).values[1, :5].mean(0)]))
+    costs = (cut - wanted).square() if distance == "l2" else 1 - F.cosine_similarity(cut, wanted)
+    torch.testing.assert_close(term.measure(dirty), costs.mean())
+
+
+def test_the_mean_of_a_sound_counts_no_padding():
+    positions = torch.arange(10) < torch.tensor([[10], [4]])
+    term, given = build(pool=True), outcome(positions=positions)
+    later = given.batch["teacher"].clone()
+    later[1, :, 8:] = 7.0  # of the padding, two frames of the teacher a latent
+    torch.testing.assert_close(
+        term.measure(given), term.measure(outcome(positions=positions, batch={"teacher": later}))
+    )
+
+
 def test_levels_that_are_equals_are_refused_when_a_run_is_built():
     config = load_config(["audio/speech_split"], ["quantizer.name=product", "adversary=null"]).config
     with pytest.raises(ConfigError, match=r"The 2 levels of this one are equals"):
@@ -134,16 +183,18 @@ def test_levels_that_are_equals_are_refused_when_a_run_is_built():
 
 def test_what_is_missing_is_named():
     with pytest.raises(
-        ConfigError, match=r"first of several levels: use quantizer.name=split, rq or residual. This one"
+        ConfigError, match=r"first of several levels: use quantizer.name=split, rq or residual, or levels=all. This one"
     ):
         build(CodeSpec("audio", (1024,), 320, sample_rate=16000))
-    with pytest.raises(ConfigError, match=r"modality 'image'"):
-        build(CodeSpec("image", (8, 8)))
+    with pytest.raises(ConfigError, match=r"of sounds and pictures, and this tokenizer of 'vector'"):
+        build(CodeSpec("vector", (8, 8)))
+    with pytest.raises(ConfigError, match=r"in a row have no place in the picture. Use loss.NAME.pool=true"):
+        build(CodeSpec("image", (8, 8), positions=4))
     with pytest.raises(ConfigError, match=r"first of several levels.*The 2 levels of this one are equals"):
         DistillConfig(features=6).filled(SPEC, 4, has_first=False)
     with pytest.raises(ConfigError, match=r"no teacher in the batches. Set data.teacher"):
         build().measure(outcome(batch={}))
-    with pytest.raises(ConfigError, match=r"features are \(6, 20\) of 3200 samples, and should be \(13, 20\)"):
+    with pytest.raises(ConfigError, match=r"features are \(6, 20\), and loss.NAME.features=13"):
         build(features=13).measure(outcome())
     with pytest.raises(ConfigError, match=r"\(6, 20\) of 3200 samples, and should be \(6, 10\)"):
         build(rate=50.0).measure(outcome())
