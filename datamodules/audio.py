@@ -16,6 +16,7 @@ from datamodules.decode import DecodeError, decode, sound_extension
 from datamodules.module import ShardDataModule
 from datamodules.reader import SlotSample
 from datamodules.sound import SOUNDS, require
+from datamodules.teacher import member_of, read_features, require_teacher
 from mmtok.schema import ConfigError
 
 TRIES = 8
@@ -113,19 +114,16 @@ class AudioModule(ShardDataModule):
     def plan(self, *, seed: int, accumulate: int) -> None:
         """As of the base; also finds packages and features that are missing."""
         super().plan(seed=seed, accumulate=accumulate)
-        member, rate = f"{self.config.teacher}.npy", self.config.teacher_rate
+        teacher, rate = self.config.teacher, self.config.teacher_rate
         for one in [*self.training_sets(), *self.validation_sets()]:
             listed = one.manifest.extensions
             require(tuple(name.rpartition(".")[2] for name in listed))
-            if not self.config.teacher:
+            if not teacher:
                 continue
-            if listed and member not in listed:
-                raise ConfigError(
-                    f"{one.home} holds no {member}, which data.teacher={self.config.teacher} asks for. "
-                    "Features are added when shards are built: mmtok shards build SOURCE --features mfcc."
-                )
-            said = one.manifest.provenance.get("features", {}).get(self.config.teacher, {}).get("rate", rate)
+            require_teacher(one, teacher)
+            said = one.manifest.provenance.get("features", {}).get(teacher, {}).get("rate", rate)
             if said != rate:
+                member = member_of(teacher)
                 raise ConfigError(f"data.teacher_rate={rate}, but {member} in {one.home} has {said} frames a second.")
 
     def item(self, sample: SlotSample, training: bool) -> tuple[list[Crop], int, str]:
@@ -134,7 +132,7 @@ class AudioModule(ShardDataModule):
         extension = sound_extension(sample.members)
         wanted = config.crops * config.samples if training else config.val_samples_each
         clip = Clip(sample.members[extension], extension, config.sample_rate, wanted)
-        features = self._features(sample)
+        features = read_features(sample.members, config.teacher, (2,)) if config.teacher else None
         if training:
             draw = np.random.Generator(np.random.Philox(sample.seed))
             crops = [draw_crop(clip, features, config, draw) for _ in range(config.crops)]
@@ -142,17 +140,6 @@ class AudioModule(ShardDataModule):
             crops = [cut_crop(clip, features, config, 0, min(clip.length, config.val_samples_each))]
         label = decode("cls", sample.members["cls"]) if "cls" in sample.members else -1
         return crops, label, sample.key
-
-    def _features(self, sample: SlotSample) -> np.ndarray | None:
-        if not self.config.teacher:
-            return None
-        member = f"{self.config.teacher}.npy"
-        if member not in sample.members:
-            raise DecodeError(f"no {member} among {sorted(sample.members)}")
-        features = decode("npy", sample.members[member])
-        if features.ndim != 2 or not np.issubdtype(features.dtype, np.floating):
-            raise DecodeError(f"{member} is {features.dtype} of shape {features.shape}, not numbers of (F, T)")
-        return features.astype(np.float32)
 
     def batch(self, items: list[Any]) -> dict[str, Any]:
         """Items -> tensors of 16 bits, padded to the longest; the device makes numbers of them.

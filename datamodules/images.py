@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from datamodules.base import DataConfig, register_data
 from datamodules.decode import DecodeError, decode, decode_image, image_extension
 from datamodules.module import ShardDataModule
 from datamodules.reader import SlotSample
+from datamodules.teacher import member_of, read_features, require_teacher
+from mmtok.schema import ConfigError
 
 _FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -41,6 +43,10 @@ class ImagesConfig(DataConfig):
     """Of every resizing; Pillow's, antialiased."""
     grey: bool = False
     """One channel in place of three."""
+    teacher: str = ""
+    """Features beside each picture to give along, by the name of their member: efflite0 for `efflite0.npy`. One vector
+    (F,) of the whole, whatever is cut out of it; or (F, rows, columns) of its places, which takes `crop: center` and
+    `flip: false`, so that places stay where they are."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,16 +60,37 @@ class ImagesConfig(DataConfig):
         return (self.image_size, self.image_size)
 
 
+class Picture(NamedTuple):
+    """One item."""
+
+    pixels: np.ndarray
+    """(C, H, W) uint8."""
+    label: int
+    key: str
+    features: np.ndarray | None = None
+    """(F,) or (F, rows, columns) float32; None where no teacher is asked for."""
+
+
 @register_data("images", ImagesConfig)
 class Images(ShardDataModule):
-    """Batches of "x" (B, C, H, W), "label" (B,) with -1 where there is none, and "key"."""
+    """Batches of "x" (B, C, H, W), "label" (B,) with -1 where there is none, and "key"; "teacher" (B, F, ...)."""
 
     config: ImagesConfig
     content = ("jpg", "jpeg", "png", "webp")
-    extensions = (*content, "cls")
 
-    def item(self, sample: SlotSample, training: bool) -> tuple[np.ndarray, int, str]:
-        """One sample -> pixels (C, H, W) uint8, class, key."""
+    def __init__(self, config: DataConfig) -> None:
+        super().__init__(config)
+        self.extensions = (*self.content, "cls", "npy") if self.config.teacher else (*self.content, "cls")
+
+    def plan(self, *, seed: int, accumulate: int) -> None:
+        """As of the base; also finds features that are missing."""
+        super().plan(seed=seed, accumulate=accumulate)
+        if self.config.teacher:
+            for one in [*self.training_sets(), *self.validation_sets()]:
+                require_teacher(one, self.config.teacher)
+
+    def item(self, sample: SlotSample, training: bool) -> Picture:
+        """One sample -> pixels (C, H, W) uint8, class, key, and what a teacher said of it."""
         extension = image_extension(sample.members)
         pixels = decode_image(sample.members[extension])
         draw = np.random.Generator(np.random.Philox(sample.seed)) if training else None
@@ -71,12 +98,26 @@ class Images(ShardDataModule):
         if self.config.grey:
             square = np.asarray(Image.fromarray(square).convert("L"))[..., None]
         label = decode("cls", sample.members["cls"]) if "cls" in sample.members else -1
-        return np.ascontiguousarray(square.transpose(2, 0, 1)), label, sample.key
+        features = self._features(sample)
+        return Picture(np.ascontiguousarray(square.transpose(2, 0, 1)), label, sample.key, features)
+
+    def _features(self, sample: SlotSample) -> np.ndarray | None:
+        config = self.config
+        if not config.teacher:
+            return None
+        features = read_features(sample.members, config.teacher, (1, 3))
+        if features.ndim == 3 and (config.flip or config.crop != "center"):
+            raise ConfigError(
+                f"{member_of(config.teacher)} tells of places in the picture, which data.flip and data.crop=random "
+                "move. Set data.flip=false data.crop=center, or give one vector a picture."
+            )
+        return features
 
     def batch(self, items: list[Any]) -> dict[str, Any]:
         """Items -> one tensor of bytes; the device makes numbers of them."""
-        pixels, labels, keys = zip(*items, strict=True)
-        return {"x": torch.from_numpy(np.stack(pixels)), "label": torch.tensor(labels), "key": list(keys)}
+        pixels, labels, keys, features = zip(*items, strict=True)
+        batch = {"x": torch.from_numpy(np.stack(pixels)), "label": torch.tensor(labels), "key": list(keys)}
+        return batch | ({"teacher": torch.from_numpy(np.stack(features))} if self.config.teacher else {})
 
     def to_signal(self, x: Tensor) -> Tensor:
         return x.float().div_(127.5).sub_(1)

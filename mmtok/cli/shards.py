@@ -5,6 +5,7 @@ mmtok shards build photos/ -o data/photos --tile 256
 mmtok shards build embeddings.npy -o data/items --keys keys.txt
 mmtok shards build debian:asterisk -o data/asterisk --sample-rate 16000 --features mfcc
 mmtok shards index 'https://host/set/{00000..00999}.tar' -o data/set
+mmtok shards features data/photos/train -o data/taught/train --teacher efflite0
 mmtok shards info data/photos/train
 mmtok shards verify data/photos/train
 """
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from datamodules.report import ShardReport
 
 KINDS = ("images", "audio", "text", "vectors")
+SHOWN = 10
+"""Samples left out that are printed."""
 SPLITS = ("train", "val", "test")
 BUILD_OPTIONS = (
     "kind", "names", "split_by", "val_fraction", "shard_mb", "limit", "seed", "cache", "workers",
@@ -38,6 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
     _build_arguments(actions.add_parser("build", help="make shards of a folder, an archive, a package or a data set"))
     _index_arguments(actions.add_parser("index", help="make manifest and indexes for tars that exist"))
+    features = actions.add_parser("features", help="copy a set, with a teacher's features beside every signal")
+    features.add_argument("path", help="folder of the set, or its manifest.json")
+    features.add_argument("-o", "--out", type=Path, required=True, help="folder of the new set")
+    features.add_argument(
+        "--teacher", required=True, metavar="NAME[:FOLDER]",
+        help="efflite0, mfcc, minilm; or dinov2, siglip, wavlm with the folder of their weights",
+    )  # fmt: skip
+    features.add_argument("--cache-dir", help="folder for remote shards")
     info = actions.add_parser("info", help="say what a shard set holds")
     info.add_argument("path", help="folder of the set, or its manifest.json")
     info.add_argument("--json", action="store_true", help="as JSON")
@@ -106,7 +117,7 @@ def _index_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    actions = {"build": _build, "index": _index, "info": _info, "verify": _verify}
+    actions = {"features": _features, "build": _build, "index": _index, "info": _info, "verify": _verify}
     return actions[args.action](args)
 
 
@@ -150,6 +161,21 @@ def _index(args: argparse.Namespace) -> int:
     if lazy:
         print(f"{lazy:,} remote shards are known by their sidecars; each is indexed when it is first read")
     return code
+
+
+def _features(args: argparse.Namespace) -> int:
+    from datamodules.shards import ShardSet
+    from mmtok.teachers import open_teacher
+    from mmtok.teachers.write import write_features
+
+    source, teacher = ShardSet.open(args.path, cache_dir=args.cache_dir), open_teacher(args.teacher)
+    manifest, left_out = write_features(source, args.out, teacher, progress=progress("samples"))
+    for line in left_out[:SHOWN]:
+        print(f"left out {line}")
+    more = f", {len(left_out):,} left out" if left_out else ""
+    print(f"{args.out}: {manifest.samples:,} samples with {teacher.name}.npy in {len(manifest.shards)} shards{more}")
+    print(f"train on them: data.shards={args.out} data.teacher={teacher.name}")
+    return 0
 
 
 def _info(args: argparse.Namespace) -> int:
