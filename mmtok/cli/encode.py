@@ -22,6 +22,7 @@ from mmtok.cli.tiles import Tiles, add_tile_argument
 if TYPE_CHECKING:
     from mmtok.codes import Codes
     from mmtok.tokenizers import Tokenizer
+    from mmtok.tokenizers.budget import Budget
 
 SUFFIXES = {"safetensors": ".codes.safetensors", "mmc": ".mmc"}
 """Format -> how the names of its files end."""
@@ -64,7 +65,7 @@ class Whole:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
 
-    def encode(self, source: Path, budget: int | None) -> tuple[Codes, str]:
+    def encode(self, source: Path, budget: int | Budget | None) -> tuple[Codes, str]:
         """Codes of a file, and nothing to say about it."""
         return self.tokenizer.encode(self.tokenizer.preprocess(source), budget=budget), ""
 

@@ -1,0 +1,156 @@
+"""What codes of several lengths are worth, and what each item needs: of tokenizers whose codes can be cut.
+
+Two questions, as ElasticTok (arXiv 2410.08368) asks them: what quality has everybody at a length, and what length has
+everybody at a quality? The second is put beside the best length that is the same for all.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmtok.tokenizers.base import Tokenizer, evaluating
+from mmtok.tokenizers.budget import Quality, counting, psnr, require_axis, snr
+
+DEFINITIONS = {
+    "by_length": "all items at the same number of steps (positions or levels); psnr or snr in dB, mean over items",
+    "met": "share of the items that have the wanted quality",
+    "kept": "mean steps that items keep, each the fewest with which it has the quality, and with all longer ones tried",
+    "fixed": "the fewest steps that, the same for all, give as large a share the quality",
+    "crossed": "share of items of which some shorter code was good enough and a longer one was not",
+    "rank_correlation": "Spearman's, of steps kept and the bytes of the item as PNG (pictures) or FLAC (sounds)",
+    "decodes": "passes of the decoder that a search took, beside one without",
+}
+
+
+class Searched(NamedTuple):
+    """What a wanted quality takes."""
+
+    target: float
+    """dB."""
+    met: float
+    kept: float
+    fixed: float
+    crossed: float
+    rank_correlation: float
+    """NaN where all items keep the same."""
+    decodes: float
+    """A batch, mean."""
+    counts: tuple[int, ...]
+    """Items by steps kept, 0 .. all."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Both answers."""
+
+    axis: str
+    """Along what codes are cut: positions or levels."""
+    quality: str
+    """psnr or snr."""
+    samples: int
+    by_length: tuple[dict[str, float], ...]
+    """For each number of steps: `steps`, `tokens` and `bits` of an item, and the quality."""
+    searched: tuple[Searched, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a report."""
+        rows = [one._asdict() | {"counts": list(one.counts)} for one in self.searched]
+        plain = {"axis": self.axis, "quality": self.quality, "samples": self.samples}
+        return plain | {"by_length": list(self.by_length), "searched": rows, "definitions": DEFINITIONS}
+
+
+@torch.inference_mode()
+def measure_lengths(
+    tokenizer: Tokenizer, batches: Iterable[Tensor], lengths: Sequence[int], targets: Sequence[float]
+) -> Lengths:
+    """Decode every item at each length, and search for the length of each target.
+
+    Args:
+        tokenizer: whose codes can be cut (`Tokenizer.axis`).
+        batches: signals x of one size each, as `encode` takes them.
+        lengths: steps of the axis, the same for all items.
+        targets: wanted qualities in dB: PSNR of pictures, signal to noise of sounds.
+
+    Raises:
+        ValueError: codes cannot be cut, or there is nothing to measure.
+    """
+    axis = require_axis(tokenizer)
+    picture = tokenizer.spec.modality == "image"
+    figure, name = (psnr, "psnr") if picture else (snr, "snr")
+    table: dict[int, list[Tensor]] = {length: [] for length in sorted(set(lengths))}
+    costs: dict[int, list[Tensor]] = {length: [] for length in table}
+    kept: dict[float, list[Any]] = {target: [] for target in targets}
+    sizes: list[int] = []
+    spec = tokenizer.spec
+    bits = torch.tensor([np.log2(size) for size in spec.codebook_sizes])
+    with evaluating(tokenizer):
+        for x in batches:
+            latents = tokenizer.embed(x)
+            within = counting(latents.source_size, x)
+            for length in table:
+                codes = tokenizer.code(latents, **{axis: torch.full((len(x),), length, device=x.device)})
+                table[length].append(figure(x, tokenizer.decode(codes), within).cpu())
+                there = (codes.ids >= 0).sum(2).cpu()
+                costs[length].append(torch.stack([there.sum(1).float(), (there * bits).sum(1)], 1))
+            for target in targets:
+                quality = Quality(psnr=target) if picture else Quality(snr=target)
+                kept[target].append(quality.search(tokenizer, x, latents))
+            sizes += [packed_size(one, spec.sample_rate) for one in x.cpu()]
+    if not sizes:
+        raise ValueError("There is nothing to measure: no signal came.")
+    figures = {length: torch.cat(rows) for length, rows in table.items()}
+    rows = [_row(length, figures[length], torch.cat(costs[length]), name) for length in figures]
+    searched = [_searched(target, found, figures, torch.tensor(sizes)) for target, found in kept.items()]
+    return Lengths(axis, name, len(sizes), tuple(rows), tuple(searched))
+
+
+def _row(length: int, quality: Tensor, costs: Tensor, name: str) -> dict[str, float]:
+    tokens, bits = costs.mean(0).tolist()
+    return {"steps": length, "tokens": tokens, "bits": bits, name: float(quality.double().mean())}
+
+
+def _searched(target: float, found: Sequence[Any], quality: dict[int, Tensor], sizes: Tensor) -> Searched:
+    steps = torch.cat([one.kept for one in found]).cpu()
+    met = float(torch.cat([one.met for one in found]).double().mean())
+    crossed = float(torch.cat([one.crossed for one in found]).double().mean())
+    enough = [length for length, reached in quality.items() if float((reached >= target).double().mean()) >= met]
+    return Searched(
+        target,
+        met,
+        float(steps.double().mean()),
+        float(min(enough, default=float("nan"))),
+        crossed,
+        rank_correlation(steps, sizes),
+        float(np.mean([one.decodes for one in found])),
+        tuple(torch.bincount(steps).tolist()),
+    )
+
+
+def rank_correlation(a: Tensor, b: Tensor) -> float:
+    """Spearman's, with ties at their mean rank; NaN where one side is constant."""
+    from scipy.stats import spearmanr
+
+    if bool((a == a[0]).all()) or bool((b == b[0]).all()):
+        return float("nan")
+    return float(spearmanr(a.numpy(), b.numpy()).statistic)
+
+
+def packed_size(x: Tensor, rate: int | None) -> int:
+    """Bytes of one signal (C, ...) as PNG, or of a sound as FLAC of 16 bits: how much there is in it, roughly."""
+    file = io.BytesIO()
+    if rate is None:
+        from mmtok.tokenizers.pixels import to_pil
+
+        to_pil(x[None])[0].save(file, "png", optimize=True)
+    else:
+        import soundfile
+
+        soundfile.write(file, x.T.numpy(), rate, format="FLAC", subtype="PCM_16")
+    return len(file.getvalue())
