@@ -25,6 +25,7 @@ from mmtok.cli.options import add_options, refuse_others
 
 TASKS = {
     "reconstruct": "mmtok.cli.reconstruct",
+    "lengths": "mmtok.cli.lengths",
     "recommend": "mmtok.cli.recommend",
     "retrieve": "mmtok.cli.retrieve",
 }

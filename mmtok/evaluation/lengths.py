@@ -154,3 +154,31 @@ def packed_size(x: Tensor, rate: int | None) -> int:
 
         soundfile.write(file, x.T.numpy(), rate, format="FLAC", subtype="PCM_16")
     return len(file.getvalue())
+
+
+def rows_by_length(found: Lengths) -> list[str]:
+    """Lines of a table: what a length is worth."""
+    name = found.quality
+    cells = [[found.axis, "tokens", "bits", f"{name} dB"]]
+    cells += [
+        [f"{row['steps']:.0f}", f"{row['tokens']:,.1f}", f"{row['bits']:,.0f}", f"{row[name]:.2f}"]
+        for row in found.by_length
+    ]
+    return _aligned(cells)
+
+
+def rows_of_search(found: Lengths) -> list[str]:
+    """Lines of a table: what a quality takes."""
+    cells = [[f"{found.quality} dB", "met", "kept", "the same for all", "crossed", "rank correlation", "decodes"]]
+    for one in found.searched:
+        ranks = "-" if one.rank_correlation != one.rank_correlation else f"{one.rank_correlation:.2f}"
+        cells.append(
+            [f"{one.target:g}", f"{one.met:.1%}", f"{one.kept:.1f}", f"{one.fixed:.0f}", f"{one.crossed:.1%}", ranks,
+             f"{one.decodes:.1f}"]
+        )  # fmt: skip
+    return _aligned(cells)
+
+
+def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]

@@ -1,0 +1,56 @@
+"""evaluate --task lengths, on the command line."""
+
+import json
+
+import pytest
+
+from mmtok.cli import main
+from tests.mmtok.export import tiny
+
+
+@pytest.fixture
+def row(tmp_path):
+    return tiny.row_tokenizer(tmp_path / "row")
+
+
+def evaluate(tokenizer, source, *words):
+    return main(["evaluate", tokenizer, "--task", "lengths", "--shards", source, *words])
+
+
+def test_what_lengths_are_worth_and_what_a_quality_takes(row, tmp_path, capsys):
+    source = tiny.pictures(tmp_path / "set", 4)
+    out = tmp_path / "lengths.json"
+    assert evaluate(row, source, "--lengths", "2,6", "--image-size", "16", "--targets=-9,99", "--out", str(out)) == 0
+    found = json.loads(out.read_text())
+    assert [one["steps"] for one in found["by_length"]] == [2, 6]
+    assert [one["met"] for one in found["searched"]] == [1.0, 0.0]
+    assert found["searched"][0]["rank_correlation"] is None  # all keep one
+    said = capsys.readouterr().out
+    assert "4 items, codes cut along their positions" in said
+    assert "same for all" in said
+
+
+def test_levels_of_sounds_and_the_ladder(tmp_path, capsys):
+    source = tiny.sounds(tmp_path / "set", 3)
+    tokenizer = tiny.audio_tokenizer(tmp_path / "codec")
+    assert evaluate(tokenizer, source, "--out", str(tmp_path / "a.json")) == 0
+    assert [one["steps"] for one in json.loads((tmp_path / "a.json").read_text())["by_length"]] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--lengths", "0"], "this tokenizer has 1 to 6 positions"),
+        (["--lengths", "a,b"], "must be numbers with commas"),
+        (["--features", "none"], "--features is of --task reconstruct"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(row, tmp_path, capsys, words, said):
+    assert evaluate(row, tiny.pictures(tmp_path / "set", 3), *words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_codes_of_one_length_are_refused(tmp_path, capsys):
+    plain = tiny.row_tokenizer(tmp_path / "plain", nested="none")
+    assert evaluate(plain, tiny.pictures(tmp_path / "set", 3)) == 2
+    assert "codes have one length" in capsys.readouterr().err
