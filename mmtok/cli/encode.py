@@ -104,8 +104,8 @@ def run(args: argparse.Namespace) -> int:
             write_mmc(codes, target, spec, **facts)
         else:
             codes.save(target, spec, **facts)
-        levels, positions = codes.ids.shape[1], int(codes.lengths)
-        there = int((codes.ids[0] >= 0).any(1).sum())
+        levels, positions = codes.ids.shape[1], int(codes.lengths.amax())  # a file of vectors holds several items
+        there = int((codes.ids >= 0).any(2).any(0).sum())
         kept = f"{there} of {levels}" if there < levels else f"{levels}"
         return f": {positions} positions x {kept} levels{how}"
 
