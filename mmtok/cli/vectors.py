@@ -86,14 +86,15 @@ def other(path: str | None) -> VectorTokenizer | None:
 def summary(report: EvaluationReport) -> str:
     """The figures a person looks for first."""
     m, usage = report.metrics, report.usage
+    near, by_chance = (_share(one) for one in (m["knn_recall"], report.choices["shuffled"]["metrics"]["knn_recall"]))
     used = ", ".join(f"{level['active']:.1%} {level['state']}" for level in usage)
     lines = [
         f"{report.samples:,} vectors: {m['collision_rate']:.2%} collide, {m['collisions_beyond_duplicates']:.2%} "
         f"beyond equal vectors ({m['duplicates']:.2%}); the largest group has {m['max_group']:.0f}",
         f"codes in use: {used}; {m['slots_per_item']:,.0f} slots an item, {m['joint_active']:.1%} of the names there "
         "could be",
-        f"mse {m['mse']:.3f} (1 is the mean vector); {m['knn_recall']:.1%} of the 10 nearest neighbours are nearest by "
-        f"codes ({report.choices['shuffled']['metrics']['knn_recall']:.1%} shuffled)",
+        f"mse {m['mse']:.3f} (1 is the mean vector); {near} of the 10 nearest neighbours are nearest by codes "
+        f"({by_chance} shuffled)",
     ]
     if "stability" in m:
         lines.append(
@@ -103,9 +104,15 @@ def summary(report: EvaluationReport) -> str:
     return "\n".join(lines)
 
 
+def _share(value: float) -> str:
+    return "n/a" if value != value else f"{value:.1%}"
+
+
 def table(report: EvaluationReport) -> str:
     """A row for each length of a shared prefix."""
     own, shuffled = report.choices["coherence"], report.choices["shuffled"]["coherence"]
+    if not own:
+        return "no two different vectors to compare: what shared codes mean cannot be told"
     names = [name for name in ("cosine", "purity") if name in own[0]]
     lines = ["shared codes  " + "  ".join(f"{name:>8}  {'shuffled':>8}" for name in names)]
     beside = {row["prefix"]: row for row in shuffled}

@@ -19,6 +19,9 @@ from mmtok.evaluation.report import EvaluationReport, machine
 from mmtok.quantizers.usage import measure
 from mmtok.tokenizers.subword import SubwordTokenizer
 
+_NO_PARALLEL = (
+    "No document of the set says what it is a translation of: build it with a `group` in --names (docs/datasets.md)."
+)
 DEFINITIONS = {
     "bytes_per_token": "bytes of UTF-8 over tokens, all documents together; higher is shorter",
     "characters_per_token": "Unicode characters over tokens",
@@ -171,9 +174,8 @@ class _Evaluation:
         """Tokens of each language over the reference's."""
         parallel = self._parallel()
         if reference is not None and reference not in parallel:
-            raise ValueError(
-                f"there is no parallel text in '{reference}'. Languages that have some: {', '.join(sorted(parallel))}."
-            )
+            some = f"Languages that have some: {', '.join(sorted(parallel))}." if parallel else _NO_PARALLEL
+            raise ValueError(f"there is no parallel text in '{reference}'. {some}")
         if len(parallel) < 2 or not (common := self._common()):
             return {}, None
         sums = {name: sum(tokens[one] for one in common) for name, tokens in parallel.items()}

@@ -161,7 +161,9 @@ def error(items: Coded) -> float:
 
 
 def recall(items: Coded, seed: int) -> float:
-    """Neighbours by vectors that are neighbours by codes too."""
+    """Neighbours by vectors that are neighbours by codes too; NaN where items are too few, or all alike."""
+    if len(items.ids) <= NEIGHBOURS + 1 or not items.same.max():
+        return float("nan")
     queries = queries_of(len(items.ids), seed)
     return overlap(neighbours(items.compared, queries), neighbours(items.decoded, queries))
 
@@ -199,7 +201,7 @@ def random_codes(items: Coded, sizes: tuple[int, ...], seed: int = 0) -> dict[st
     rng, same = np.random.default_rng(seed), items.same
     ids = np.stack([rng.integers(0, size, int(same.max()) + 1) for size in sizes], 1)[same]
     drawn = items._replace(ids=ids, decoded=torch.zeros_like(items.decoded))
-    figures = measures(drawn, sizes, seed) | {"knn_recall": NEIGHBOURS / (len(ids) - 1)}
+    figures = measures(drawn, sizes, seed) | {"knn_recall": NEIGHBOURS / max(len(ids) - 1, NEIGHBOURS)}
     return figures | {"active": [len(np.unique(column)) / size for column, size in zip(ids.T, sizes, strict=True)]}
 
 

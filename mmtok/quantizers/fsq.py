@@ -61,7 +61,7 @@ class FSQ(Quantizer):
 
     def quantize(self, z: Tensor, context: Context) -> Quantized:
         bounded = self._bound(self.project_in(z))
-        if readable(bounded) and not bool(bounded.detach().isfinite().all()):
+        if readable(z) and not bool(bounded.detach().isfinite().all()):
             # Of a few channels, so that it costs nothing; a NaN would become an index of no code.
             raise ValueError(
                 "latents hold values that are not finite. Look at what made them: a rate too high, or data."

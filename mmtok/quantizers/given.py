@@ -12,8 +12,15 @@ from torch import Tensor
 
 
 def readable(x: Tensor) -> bool:
-    """Whether values may be looked at: a GPU would have to be waited for, and a compiled program cannot branch."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+    """Whether values may be looked at: a GPU would have to be waited for, and a compiled program cannot branch. What
+    has a gradient is in a training, whose own guard looks, and whose steps read nothing from a device.
+    """
+    return (
+        x.device.type == "cpu"
+        and not x.requires_grad
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+    )
 
 
 def check_fields(config: Any) -> None:
@@ -56,7 +63,7 @@ def check_levels(levels: Tensor, z: Tensor, depth: int, least: int) -> None:
             f"levels must be whole numbers ({z.shape[0]},), one an item, or an int for all, got {levels.dtype} "
             f"{tuple(levels.shape)}."
         )
-    if levels.numel() and readable(levels):
+    if levels.numel() and readable(levels) and not z.requires_grad:
         low, high = (int(end) for end in levels.aminmax())
         if low < least or high > depth:
             wrong = low if low < least else high

@@ -114,6 +114,9 @@ def _fit(config: FitConfig, run_dir: Path, say: Say) -> None:
             f"WARNING: the sample has words for {wanted:,} tokens only, of tokenizer.vocab_size={asked:,}. "
             "Give it more text, or lower tokenizer.min_frequency or tokenizer.vocab_size."
         )
+    codes = max(tokenizer.spec.codebook_sizes)
+    if facts.get("items", codes) < codes:
+        say(f"WARNING: {facts['items']:,} items for {codes:,} codes, which are copies of them. Use fewer codes.")
     save(config, run_dir, tokenizer, facts, figures | {"seconds": seconds})
 
 

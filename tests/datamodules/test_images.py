@@ -118,7 +118,7 @@ def test_a_batch_is_one_tensor_with_labels_and_keys():
 
 
 def test_grey_pictures_have_one_channel():
-    pixels, _, _ = Images(replace(CONFIG, grey=True)).item(sample(noise(32, 32)), training=False)
+    pixels = Images(replace(CONFIG, grey=True)).item(sample(noise(32, 32)), training=False).pixels
     assert pixels.shape == (1, 32, 32)
     assert pixels.flags["C_CONTIGUOUS"]
 

@@ -112,7 +112,7 @@ def test_files_become_codes_and_texts_again(run, tmp_path, form):
         (["encode", "RUN", "FILE", "-o", "OUT", "--budget", "2"], "budget=2"),
         (["evaluate", "RUN", "--lpips", "vgg"], "--lpips is of pictures"),
         (["export", "RUN", "OUT"], "there is no bundle for tokenizers of 'text'"),
-        (["tokenize", "RUN", "SHARDS", "OUT"], "tokenized for pictures and sounds"),
+        (["tokenize", "RUN", "SHARDS", "OUT"], "tokenized for pictures, sounds and vectors"),
         (["train", "RECIPE", "loss.bytes.name=l1"], "compares signals, and this tokenizer gives logits"),
         (["train", "RECIPE", "data.name=texts"], "gives documents, and this tokenizer is trained on text"),
         (["train", "RECIPE", "adversary.weight=0.1"], "an adversary judges signals"),
