@@ -1,3 +1,4 @@
+import csv
 import gzip
 import json
 
@@ -8,6 +9,14 @@ from mmtok.schema import ConfigError
 
 WANTED = Interactions(("u2", "u1"), (("i9", "i1"), ("i3", "i9", "i2")))
 EVENTS = [("u2", "i1", 50), ("u1", "i9", 20), ("u1", "i2", 30), ("u2", "i9", 40), ("u1", "i3", 10)]
+
+
+@pytest.fixture(autouse=True)
+def usual_cells():
+    """The longest cell that `csv` takes is one setting a process, and builds of tables raise it."""
+    before = csv.field_size_limit(131_072)
+    yield
+    csv.field_size_limit(before)
 
 
 def review(user, item, time, write=json.dumps):
