@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from mmtok.cli.reconstruct import check_writable
     from mmtok.evaluation.heldout import HeldOut
     from mmtok.evaluation.lengths import measure_lengths
+    from mmtok.evaluation.report import finite
     from mmtok.loading import check_device
     from mmtok.tokenizers.budget import require_axis
 
@@ -83,15 +84,6 @@ def signals(held_out: HeldOut, device: str) -> Iterator[Tensor]:
             continue
         for one, length in zip(x, batch["lengths"].tolist(), strict=True):
             yield one[None, ..., :length]
-
-
-def finite(value: Any) -> Any:
-    """Numbers that do not exist as None, which JSON has."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and value != value else value
 
 
 def tables(found: Lengths) -> str:

@@ -49,7 +49,7 @@ class EvaluationReport:
         """What the file holds; a number that does not exist is None."""
         plain = {"samples": self.samples, "metrics": self.metrics, "usage": self.usage, "choices": self.choices}
         more = {"by_levels": list(self.by_levels), "baselines": list(self.baselines), "probe": self.probe}
-        return _finite(plain | {name: value for name, value in more.items() if value})
+        return finite(plain | {name: value for name, value in more.items() if value})
 
     def save(self, path: str | Path) -> None:
         """Write JSON."""
@@ -92,12 +92,12 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _finite(value: Any) -> Any:
-    """JSON has no NaN."""
+def finite(value: Any) -> Any:
+    """A plain value with None for what is no finite number: JSON has no NaN."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
