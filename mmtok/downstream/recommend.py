@@ -24,7 +24,7 @@ from mmtok.downstream.metrics import ndcg, places, recall, strike
 from mmtok.downstream.names import corpus_digest, dealt, drawn, only, require_names
 from mmtok.downstream.recommenders import Generative, Popularity, Recommender, SASRec
 from mmtok.downstream.results import Ledger, fill
-from mmtok.downstream.training import Budget, Trained, best_of, train
+from mmtok.downstream.training import Budget, Trained, best_of, require_floors, train
 
 COUNT = 10
 """Items of an answer."""
@@ -69,16 +69,7 @@ class RecommendConfig(ModelConfig, Budget):
     def __post_init__(self) -> None:
         ModelConfig.__post_init__(self)
         Budget.__post_init__(self)
-        for name, floor in {
-            "history": 1,
-            "user_tokens": 1,
-            "beams": COUNT,
-            "users": 0,
-            "core": 0,
-            "validated": 1,
-        }.items():
-            if getattr(self, name) < floor:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {floor}.")
+        require_floors(self, history=1, user_tokens=1, beams=COUNT, users=0, core=0, validated=1)
 
 
 class Prepared(NamedTuple):

@@ -25,7 +25,7 @@ from mmtok.downstream.lexical import Lexical
 from mmtok.downstream.metrics import mrr, places, recall
 from mmtok.downstream.names import corpus_digest, dealt, drawn, only, require_names
 from mmtok.downstream.results import Ledger, fill
-from mmtok.downstream.training import Budget, Trained, best_of, train
+from mmtok.downstream.training import Budget, Trained, best_of, require_floors, train
 
 COUNT = 10
 """Items of an answer, and the cut of MRR."""
@@ -76,16 +76,7 @@ class RetrieveConfig(ModelConfig, Budget):
     def __post_init__(self) -> None:
         ModelConfig.__post_init__(self)
         Budget.__post_init__(self)
-        for name, floor in {
-            "words": 1,
-            "buckets": 1,
-            "shortest": 1,
-            "beams": COUNT,
-            "items": 0,
-            "validated": 1,
-        }.items():
-            if getattr(self, name) < floor:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {floor}.")
+        require_floors(self, words=1, buckets=1, shortest=1, beams=COUNT, items=0, validated=1)
         if not 0 < self.spans <= 1:
             raise ValueError(
                 f"spans={self.spans} must be above 0 and at most 1: unseen items are known by spans alone."

@@ -32,11 +32,20 @@ class Budget:
     """Of AdamW."""
 
     def __post_init__(self) -> None:
-        for name in ("updates", "batch", "every", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        require_floors(self, updates=1, batch=1, every=1, patience=1)
         if not self.rates or min(self.rates) <= 0:
             raise ValueError(f"rates={list(self.rates)} must be one or more numbers above 0.")
+
+
+def require_floors(config: object, **floors: int) -> None:
+    """Refuse settings below what makes sense.
+
+    Raises:
+        ValueError: names the setting.
+    """
+    for name, floor in floors.items():
+        if getattr(config, name) < floor:
+            raise ValueError(f"{name}={getattr(config, name)} must be at least {floor}.")
 
 
 class Trained(NamedTuple):
