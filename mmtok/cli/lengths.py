@@ -33,13 +33,11 @@ def run(args: argparse.Namespace) -> int:
     from mmtok.evaluation.lengths import measure_lengths
     from mmtok.evaluation.report import finite
     from mmtok.loading import check_device
-    from mmtok.tokenizers.budget import require_axis
+    from mmtok.tokenizers.budget import require_axis, steps_of
 
     subject = subject_of(args)
     tokenizer, kind = subject.tokenizer, kinds()[kind_of(subject.tokenizer)]
-    axis = require_axis(tokenizer)
-    most = tokenizer.quantizer.depth if axis == "levels" else tokenizer.spec.positions
-    assert most is not None
+    axis, most = require_axis(tokenizer), steps_of(tokenizer)
     lengths = numbers(args.lengths, "--lengths", int) or ladder(most)
     if wrong := [length for length in lengths if not 1 <= length <= most]:
         raise ValueError(f"--lengths={wrong[0]}: this tokenizer has 1 to {most} {axis}.")

@@ -82,6 +82,8 @@ class Quantizer(nn.Module):
     """Whether `update` changes anything. Where it does not, it costs no collective."""
     depth: int = 1
     """Levels that can be kept or dropped by the hint `levels`, the last first; 1 where ids are all or nothing."""
+    drops: bool = False
+    """Whether training drops levels (`draw_levels`), so that each number of them is of use."""
     straight_through: bool = False
     """Whether the gradient of the values with respect to the latents is the identity."""
     rotates: bool = False

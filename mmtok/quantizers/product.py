@@ -51,7 +51,7 @@ class Product(Nested):
         self.settings = config
         built = self._build(config.inner, config.groups, config.shared)
         self.codebook_sizes = built[0].codebook_sizes * config.groups
-        self.depth = built[0].depth  # dropped in every group alike
+        self.depth, self.drops = built[0].depth, built[0].drops  # dropped in every group alike
         self.straight_through = built[0].straight_through
         self.learns, self.noisy = built[0].learns, built[0].noisy
 

@@ -90,7 +90,7 @@ class Residual(Nested):
         self.settings = config
         built = self._build(config.inner, config.depth, config.shared)
         self.codebook_sizes = built[0].codebook_sizes * config.depth
-        self.depth = config.depth
+        self.depth, self.drops = config.depth, config.dropout > 0
         self.straight_through, self.rotates = built[0].straight_through, built[0].rotates
         self.learns, self.noisy = built[0].learns, built[0].noisy
 

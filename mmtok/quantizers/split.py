@@ -61,7 +61,7 @@ class Split(Nested):
         if not (semantic.codebook_sizes and acoustic.codebook_sizes):
             raise ValueError("split.semantic and split.acoustic must both have codes. Use vq, fsq or rq, say.")
         self.codebook_sizes = semantic.codebook_sizes + acoustic.codebook_sizes
-        self.depth = 1 + acoustic.depth
+        self.depth, self.drops = 1 + acoustic.depth, acoustic.drops
         self.learns = semantic.learns or acoustic.learns
         self.noisy = semantic.noisy or acoustic.noisy
         dim = config.inner_dim or config.dim

@@ -173,9 +173,22 @@ class Tokenizer(nn.Module):
             positions: (B,) first positions to keep of each item, where they come in an order (`draw_positions`).
             seed: for quantizers that add noise.
         """
-        latents = self.embed(x, lengths).first(positions)
+        size = tuple(x.shape[2:])
+        return self.reconstruct(self.embed(x, lengths), size, levels=levels, positions=positions, seed=seed)
+
+    def reconstruct(
+        self,
+        latents: Latents,
+        size: tuple[int, ...],
+        *,
+        levels: Tensor | None = None,
+        positions: Tensor | None = None,
+        seed: Tensor | int | None = None,
+    ) -> Reconstruction:
+        """What follows the encoder in a pass; `size` is that of the signals, the rest as in `forward`."""
+        latents = latents.first(positions)
         quantized = self.quantizer(latents.z, latents.mask, grid=latents.grid, levels=levels, seed=seed)
-        y = self.synthesise(quantized.values, latents.grid, tuple(x.shape[2:]), mask=latents.mask, gain=latents.gain)
+        y = self.synthesise(quantized.values, latents.grid, size, mask=latents.mask, gain=latents.gain)
         return Reconstruction(y, quantized, latents)
 
     def draw_positions(self, count: int, generator: torch.Generator) -> Tensor | None:
@@ -229,6 +242,11 @@ class Tokenizer(nn.Module):
     def axis(self) -> Axis | None:
         """Along what a code can be cut, its end first; None where it is all or nothing."""
         return "levels" if self.quantizer.depth > 1 else None
+
+    @property
+    def cut_in_training(self) -> bool:
+        """Whether training cuts codes along the axis, so that every length is of use."""
+        return self.quantizer.drops
 
     def kept_levels(self, count: int, budget: int | None) -> Tensor | None:
         """The hint `levels` (count,) that a budget means to the quantizer; None where none is given.

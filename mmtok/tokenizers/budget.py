@@ -183,8 +183,7 @@ class _Trial:
         self.tokenizer, self.x, self.latents = tokenizer, x, latents
         self.measure, self.target = measure, target
         self.axis = require_axis(tokenizer)
-        size = tokenizer.quantizer.depth if self.axis == "levels" else latents.z.shape[1]
-        self.most = torch.full((len(x),), size, device=x.device)
+        self.most = torch.full((len(x),), steps_of(tokenizer), device=x.device)
         self.decodes = 0
 
     def ladder(self) -> list[int]:
@@ -213,6 +212,23 @@ def require_axis(tokenizer: Tokenizer) -> Axis:
             "tokenizer trained with tokenizer.nested."
         )
     return tokenizer.axis
+
+
+def steps_of(tokenizer: Tokenizer) -> int:
+    """Steps of the axis that a whole code has.
+
+    Raises:
+        ValueError: there is no axis.
+    """
+    if require_axis(tokenizer) == "levels":
+        return tokenizer.quantizer.depth
+    assert tokenizer.spec.positions is not None, "positions that are cut are as many for every item"
+    return tokenizer.spec.positions
+
+
+def few_lengths(most: int) -> tuple[int, ...]:
+    """What tells the worth of lengths at a glance: 1, an eighth, a quarter, half and all of `most` steps."""
+    return tuple(sorted({1, *(most // part for part in (8, 4, 2, 1) if most >= part)}))
 
 
 def _affordable(

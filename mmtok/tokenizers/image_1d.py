@@ -63,6 +63,10 @@ class Image1dTokenizer(ImageTokenizer):
     def axis(self) -> Axis | None:
         return super().axis if self.config.nested == "none" else "positions"
 
+    @property
+    def cut_in_training(self) -> bool:
+        return super().cut_in_training or self.axis == "positions"
+
     def embed(self, x: Tensor, lengths: Tensor | None = None) -> Latents:
         x, sizes = self.padded(x, lengths)
         return Latents(self.networks.encoder(x).transpose(1, 2), None, None, sizes)

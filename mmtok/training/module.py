@@ -23,6 +23,7 @@ from mmtok.config import RunConfig
 from mmtok.losses.base import Loss, Outcome, losses
 from mmtok.schema import to_plain
 from mmtok.tokenizers.base import Reconstruction, Tokenizer, build_tokenizer
+from mmtok.tokenizers.budget import few_lengths, require_axis, steps_of
 from mmtok.training.adversary import Adversary, check_discriminator
 from mmtok.training.balance import balanced
 from mmtok.training.draws import draw_levels, draw_positions, draw_seed, draw_seeds
@@ -220,6 +221,7 @@ class TokenizerModule(L.LightningModule):
         with torch.compiler.set_stance("eager_on_recompile"):  # clips of a hundred lengths would be compiled each
             out = tokenizer(x, batch.get("lengths"))
             bypass = tokenizer.bypass(out.latents, tuple(x.shape[2:]))
+            cut = self._cut(out, x)
         terms = self._objective(out, batch)
         return {
             "loss": torch.stack(list(terms.values())).sum(),
@@ -228,8 +230,20 @@ class TokenizerModule(L.LightningModule):
             "x": tokenizer.compared(x),
             "reconstruction": tokenizer.compared(out.x),
             "bypass": tokenizer.compared(bypass),
+            "cut": cut,
             "lengths": batch.get("lengths"),
         }
+
+    def _cut(self, out: Reconstruction, x: Tensor) -> dict[str, Tensor]:
+        """What codes of a few lengths give back, by axis and length, where training cuts them; the whole last."""
+        tokenizer = self.evaluated
+        if not (self.config.log.lengths and tokenizer.cut_in_training):
+            return {}
+        axis, size = require_axis(tokenizer), tuple(x.shape[2:])
+        *some, most = few_lengths(steps_of(tokenizer))
+        steps = {length: torch.full(x.shape[:1], length, device=x.device) for length in some}
+        found = {length: tokenizer.reconstruct(out.latents, size, **{axis: kept}).x for length, kept in steps.items()}
+        return {f"{axis}/{length}": tokenizer.compared(y) for length, y in {**found, most: out.x}.items()}
 
     def log_scalars(self, values: Mapping[str, Tensor | float], weight: Tensor | float = 1.0) -> None:
         """Add to the current window of the log; nothing is read from the device until the window ends."""

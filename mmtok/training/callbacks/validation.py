@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, Trainer
+from torch import Tensor
 
 from mmtok.evaluation.modalities import modality_of
 from mmtok.quantizers.usage import UsageWindow
@@ -16,7 +17,7 @@ from mmtok.training.logs import ScalarBuffer
 
 
 class Validation(Callback):
-    """Logs `val/*`: losses; what the modality's meter measures; usage of the set."""
+    """Logs `val/*`: losses; what the modality's meter measures, of codes cut short its cheapest; usage of the set."""
 
     def __init__(self, log: RunLog, say: Callable[[str], None]) -> None:
         self.run_log = log
@@ -40,7 +41,18 @@ class Validation(Callback):
         if count == 0:  # all padding: the means are NaN, but every rank must bring the same names
             values = {name: torch.zeros_like(value) for name, value in values.items()}
         self._means.add(values, weight=count)
+        self._glance(x, outputs["cut"], lengths)
         self._usage.add(outputs["quantized"].stats)
+
+    def _glance(self, x: Tensor, cut: Mapping[str, Tensor], lengths: Tensor | None) -> None:
+        """What codes cut short are worth: "positions/8/psnr"."""
+        if self._modality is None:
+            return
+        for name, y in cut.items():
+            values, weight = self._modality.glance(y, x, lengths)
+            if not len(x):  # as above
+                values = {measure: torch.zeros_like(value) for measure, value in values.items()}
+            self._means.add({f"{name}/{measure}": value for measure, value in values.items()}, weight)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking:

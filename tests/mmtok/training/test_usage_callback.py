@@ -5,6 +5,7 @@ import torch
 
 from mmtok.quantizers import build_quantizer
 from mmtok.quantizers.usage import UsageConfig
+from mmtok.tokenizers import build_tokenizer
 from mmtok.training.callbacks.usage import CodebookUsage, log_shares, reduced
 from mmtok.training.loggers import RunLog
 from mmtok.training.logs import LogConfig
@@ -129,3 +130,28 @@ def test_counts_of_ranks_are_summed_exactly_and_sums_of_squares_beside_them(monk
 def test_shares_are_relative_to_even_use():
     shares = log_shares(torch.tensor([10, 10, 20, 0]))
     assert shares.tolist() == pytest.approx([0.0, 0.0, 0.30103, -4.0], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["vq", "fsq", "lfq", "bsq", "ibq", "gumbel"])
+def test_positions_that_an_item_dropped_are_not_counted(tmp_path, name):
+    encoder = {"name": "queries", "patch": 4, "width": 32, "layers": 1, "heads": 2, "queries": 16}
+    block = {"name": "image_1d", "image_size": 16, "dim": 8, "nested": "uniform", "encoder": encoder}
+    tokenizer = build_tokenizer(block, {"name": name})
+    kept = torch.tensor([1, 5, 16])
+    with torch.no_grad():
+        out = tokenizer(torch.rand(3, 3, 16, 16) * 2 - 1, positions=kept, seed=0).quantized
+    assert (out.ids[:, 0] >= 0).sum(1).tolist() == kept.tolist()
+    stage = Stage(tmp_path)
+    stage.step(**out.stats)
+    assert stage.log.latest["usage/tokens"] == 22
+    used = out.ids[out.ids >= 0].unique()
+    assert out.stats["counts"].nonzero()[:, 0].tolist() == used.tolist()
+
+
+def test_levels_that_an_item_dropped_are_not_counted(tmp_path):
+    stage = Stage(tmp_path)
+    out = stage.quantizer(torch.randn(3, 7, 4), levels=torch.tensor([1, 2, 1]))
+    stage.callback.window.add(out.stats)
+    stage.callback.read(stage.trainer, stage.module)
+    assert [stage.log.latest[f"usage/{level}/tokens"] for level in (0, 1)] == [21, 7]
+    assert (out.ids >= 0).sum((0, 2)).tolist() == [21, 7]
