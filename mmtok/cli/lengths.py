@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from mmtok.cli import pictures
 from mmtok.cli.subject import kind_of, kinds, subject_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from mmtok.evaluation.heldout import HeldOut
     from mmtok.evaluation.lengths import Lengths
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -30,15 +26,15 @@ def run(args: argparse.Namespace) -> int:
 
     from mmtok.cli.reconstruct import check_writable
     from mmtok.evaluation.heldout import HeldOut
-    from mmtok.evaluation.lengths import measure_lengths
+    from mmtok.evaluation.lengths import measure_lengths, unpadded
     from mmtok.evaluation.report import finite
     from mmtok.loading import check_device
-    from mmtok.tokenizers.budget import require_axis, steps_of
+    from mmtok.tokenizers.budget import ladder_of, require_axis, steps_of
 
     subject = subject_of(args)
     tokenizer, kind = subject.tokenizer, kinds()[kind_of(subject.tokenizer)]
     axis, most = require_axis(tokenizer), steps_of(tokenizer)
-    lengths = numbers(args.lengths, "--lengths", int) or ladder(most)
+    lengths = numbers(args.lengths, "--lengths", int) or ladder_of(most)
     if wrong := [length for length in lengths if not 1 <= length <= most]:
         raise ValueError(f"--lengths={wrong[0]}: this tokenizer has 1 to {most} {axis}.")
     targets = numbers(args.targets, "--targets", float)
@@ -48,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     step = "" if subject.step is None else f"-step-{subject.step}"
     target = args.out or subject.folder / "evaluation" / f"lengths-{held_out.name}{step}.json"
     check_writable(target)
-    found = measure_lengths(tokenizer.to(device), signals(held_out, device), lengths, targets)
+    found = measure_lengths(tokenizer.to(device), unpadded(held_out, device), lengths, targets)
     notes = {"run": str(args.run), "step": subject.step, "weights": subject.weights, **held_out.notes()}
     target.write_text(json.dumps(finite(found.to_dict()) | {"choices": notes}, indent=2) + "\n", encoding="utf-8")
     print(tables(found))
@@ -66,22 +62,6 @@ def numbers(text: str | None, option: str, kind: type) -> list[Any]:
         return [kind(part) for part in text.split(",")] if text else []
     except ValueError as error:
         raise ValueError(f"{option}={text} must be numbers with commas between them, as 8,16,32.") from error
-
-
-def ladder(most: int) -> list[int]:
-    """Powers of two below, and all."""
-    return [*(2**power for power in range(most.bit_length()) if 2**power < most), most]
-
-
-def signals(held_out: HeldOut, device: str) -> Iterator[Tensor]:
-    """x of each batch; of sounds each by itself, without its padding."""
-    for batch in held_out:
-        x = held_out.module.to_signal(batch["x"]).to(device)
-        if "lengths" not in batch:
-            yield x
-            continue
-        for one, length in zip(x, batch["lengths"].tolist(), strict=True):
-            yield one[None, ..., :length]
 
 
 def tables(found: Lengths) -> str:

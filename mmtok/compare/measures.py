@@ -1,4 +1,4 @@
-"""What is measured of a cell, by name: reconstruction, prior, probe, cost, levels, bits, usage; one JSON file each.
+"""What is measured of a cell, by name: reconstruction, prior, probe, cost, levels, lengths, bits, usage; a file each.
 
 Every figure is a number under `figures`, by a name with its measure before a slash left out where no other has it.
 `AXES` says what each is and which way is better.
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 
 from mmtok.compare.asked import check_asked
+from mmtok.compare.lengths import LengthsConfig, lengths
 from mmtok.compare.levels import BitsConfig, LevelsConfig, bits, levels
 from mmtok.compare.occupancy import UsageConfig, usage
 from mmtok.compare.prior import PriorConfig, measure_prior
@@ -265,6 +266,7 @@ MEASURES: dict[str, Measure] = {
     "probe": Measure(probe, ProbeConfig),
     "cost": Measure(cost, CostConfig),
     "levels": Measure(levels, LevelsConfig),
+    "lengths": Measure(lengths, LengthsConfig),
     "bits": Measure(bits, BitsConfig),
     "usage": Measure(usage, UsageConfig),
 }

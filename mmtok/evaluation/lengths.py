@@ -7,7 +7,7 @@ everybody at a quality? The second is put beside the best length that is the sam
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmtok.evaluation.heldout import HeldOut, Signals
 from mmtok.tokenizers.base import Tokenizer, evaluating
 from mmtok.tokenizers.budget import Quality, counting, psnr, require_axis, snr
 
@@ -22,6 +23,7 @@ DEFINITIONS = {
     "by_length": "all items at the same number of steps (positions or levels); psnr or snr in dB, mean over items",
     "met": "share of the items that have the wanted quality",
     "kept": "mean steps that items keep, each the fewest with which it has the quality, and with all longer ones tried",
+    "tokens": "mean codes that those steps are",
     "fixed": "the fewest steps that, the same for all, give as large a share the quality",
     "crossed": "share of items of which some shorter code was good enough and a longer one was not",
     "rank_correlation": "Spearman's, of steps kept and the bytes of the item as PNG (pictures) or FLAC (sounds)",
@@ -36,6 +38,7 @@ class Searched(NamedTuple):
     """dB."""
     met: float
     kept: float
+    tokens: float
     fixed: float
     crossed: float
     rank_correlation: float
@@ -111,6 +114,17 @@ def measure_lengths(
     return Lengths(axis, name, len(sizes), tuple(rows), tuple(searched))
 
 
+def unpadded(held_out: HeldOut, device: str | torch.device) -> Iterator[Tensor]:
+    """x of each batch; of sounds each by itself, without its padding."""
+    for batch in Signals(held_out):
+        x = batch["x"].to(device)
+        if "lengths" not in batch:
+            yield x
+            continue
+        for one, length in zip(x, batch["lengths"].tolist(), strict=True):
+            yield one[None, ..., :length]
+
+
 def _row(length: int, quality: Tensor, costs: Tensor, name: str) -> dict[str, float]:
     tokens, bits = costs.mean(0).tolist()
     return {"steps": length, "tokens": tokens, "bits": bits, name: float(quality.double().mean())}
@@ -125,6 +139,7 @@ def _searched(target: float, found: Sequence[Any], quality: dict[int, Tensor], s
         target,
         met,
         float(steps.double().mean()),
+        float(torch.cat([(one.codes.ids >= 0).sum((1, 2)) for one in found]).double().mean()),
         float(min(enough, default=float("nan"))),
         crossed,
         rank_correlation(steps, sizes),
@@ -169,12 +184,14 @@ def rows_by_length(found: Lengths) -> list[str]:
 
 def rows_of_search(found: Lengths) -> list[str]:
     """Lines of a table: what a quality takes."""
-    cells = [[f"{found.quality} dB", "met", "kept", "the same for all", "crossed", "rank correlation", "decodes"]]
+    cells = [
+        [f"{found.quality} dB", "met", "kept", "tokens", "the same for all", "crossed", "rank correlation", "decodes"]
+    ]
     for one in found.searched:
         ranks = "-" if one.rank_correlation != one.rank_correlation else f"{one.rank_correlation:.2f}"
         cells.append(
-            [f"{one.target:g}", f"{one.met:.1%}", f"{one.kept:.1f}", f"{one.fixed:.0f}", f"{one.crossed:.1%}", ranks,
-             f"{one.decodes:.1f}"]
+            [f"{one.target:g}", f"{one.met:.1%}", f"{one.kept:.1f}", f"{one.tokens:,.1f}", f"{one.fixed:.0f}",
+             f"{one.crossed:.1%}", ranks, f"{one.decodes:.1f}"]
         )  # fmt: skip
     return _aligned(cells)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import NamedTuple
 
 
@@ -85,6 +86,15 @@ FIGURES: dict[str, Figure] = {
 
 LEVELS, GAIN = "snr_levels_", "snr_gain_level_"
 """Start of the names of figures with the number of a level."""
+NUMBERED = {
+    re.compile(rf"{LEVELS}(\d+)$"): Figure("SNR of levels 1 to {}", "dB"),
+    re.compile(rf"{GAIN}(\d+)$"): Figure("gain of level {}", "dB"),
+    re.compile(r"psnr_length_(\d+)$"): Figure("PSNR of length {}", "dB"),
+    re.compile(r"snr_length_(\d+)$"): Figure("SNR of length {}", "dB"),
+    re.compile(r"tokens_for_(.+)_db$"): Figure("tokens an item for {} dB"),
+    re.compile(r"met_(.+)_db$"): Figure("items with {} dB"),
+}
+"""Figures with a number in their name."""
 
 
 def title(name: str) -> str:
@@ -99,10 +109,9 @@ def titled(name: str) -> str:
 
 
 def _figure(name: str) -> Figure:
-    if name.startswith(LEVELS):
-        return Figure(f"SNR of levels 1 to {name.removeprefix(LEVELS)}", "dB")
-    if name.startswith(GAIN):
-        return Figure(f"gain of level {name.removeprefix(GAIN)}", "dB")
+    for pattern, figure in NUMBERED.items():
+        if match := pattern.match(name):
+            return figure._replace(title=figure.title.format(match[1]))
     return FIGURES.get(name, Figure(name.replace("_", " ")))
 
 

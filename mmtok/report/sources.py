@@ -13,6 +13,8 @@ from mmtok.report.log import Log
 from mmtok.schema import read_json
 
 CONFIG, LOG, PLAN, RESULTS = "config.yaml", "metrics.csv", "compare.json", "results.json"
+LENGTHS = "lengths-"
+"""Start of the names of what `evaluate --task lengths` leaves beside evaluations."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Run:
     """Of the last evaluation: samples, metrics, usage, choices."""
     counts: Sequence[Sequence[int]] = ()
     """How often each code occurred in it, a list a level."""
+    lengths: Mapping[str, Any] = field(default_factory=dict)
+    """What codes cut short are worth, of the last time it was measured."""
     examples: Sequence[tuple[Path, Path]] = ()
     """Inputs and outputs that the evaluation left as files."""
     tokenizer: str = ""
@@ -145,7 +149,10 @@ def read_run(folder: Path, name: str) -> Run:
             f"{folder} has nothing to report: neither a row in {LOG} nor an evaluation. Has it been trained?"
         )
     config = _config(folder)
-    return Run(name, name, folder, config, log, report, tokenizer=str(folder), seed=config.get("seed"))
+    lengths = _last_lengths(folder)
+    return Run(
+        name, name, folder, config, log, report, lengths=lengths, tokenizer=str(folder), seed=config.get("seed")
+    )  # fmt: skip
 
 
 def _config(folder: Path) -> Mapping[str, Any]:
@@ -168,14 +175,23 @@ def _last_evaluation(folder: Path) -> Mapping[str, Any]:
 
     Of what was fitted, which has no steps, that on the `val` set, or else the first by name.
     """
-    files = [
-        (int(match[1]), path.stem == f"step-{match[1]}", path)
-        for path in sorted((folder / "evaluation").glob("*.json"))
-        if (match := re.search(r"-(\d+)$", path.stem))
-    ]
-    fitted = sorted((folder / "evaluation").glob("*.json"), key=lambda path: (path.stem != "val", path.name))
-    last = max(files)[2] if files else next(iter(fitted), None)
+    last = _newest(path for path in (folder / "evaluation").glob("*.json") if not path.stem.startswith(LENGTHS))
     return _checked(last, ("metrics", "usage")) if last else {}
+
+
+def _last_lengths(folder: Path) -> Mapping[str, Any]:
+    """What `evaluate --task lengths` left, chosen alike."""
+    last = _newest((folder / "evaluation").glob(f"{LENGTHS}*.json"))
+    return _checked(last, ("axis", "quality", "by_length", "searched")) if last else {}
+
+
+def _newest(paths: Iterable[Path]) -> Path | None:
+    known = sorted(paths)
+    files = [
+        (int(m[1]), path.stem == f"step-{m[1]}", path) for path in known if (m := re.search(r"-(\d+)$", path.stem))
+    ]
+    fitted = sorted(known, key=lambda path: (path.stem != "val", path.name))
+    return max(files)[2] if files else next(iter(fitted), None)
 
 
 def _checked(path: Path, keys: Iterable[str]) -> Mapping[str, Any]:
@@ -219,7 +235,8 @@ def _cell(home: Path, row: Mapping[str, Any]) -> Run:
     held = measures.get("reconstruction", {})
     return Run(
         f"{row['arm']} · seed {row['seed']}", row["arm"], folder, _config(trained), Log.read(trained / LOG),
-        held.get("report", {}), held.get("counts", ()), _examples(folder / "examples"),
+        held.get("report", {}), held.get("counts", ()), measures.get("lengths", {}).get("result", {}),
+        _examples(folder / "examples"),
         "" if ":" in stands else stands or str(folder), int(row["seed"]),
     )  # fmt: skip
 

@@ -101,7 +101,7 @@ class Quality(Budget):
         """Try codes of 1, 2, 4, ... steps and all of them, then halve between the last that failed and the next."""
         self.check(tokenizer)
         trial = _Trial(tokenizer, x, latents, self._measure(), self._target())
-        ladder = trial.ladder()
+        ladder = ladder_of(steps_of(tokenizer))
         passed = torch.stack([trial.passes(torch.full_like(trial.most, step)) for step in ladder])
         order = torch.arange(len(ladder), device=x.device)[:, None]
         # The rung behind the last that failed, from which on all are good enough; there is none where the last fails.
@@ -186,10 +186,6 @@ class _Trial:
         self.most = torch.full((len(x),), steps_of(tokenizer), device=x.device)
         self.decodes = 0
 
-    def ladder(self) -> list[int]:
-        size = int(self.most[0])
-        return [*(2**power for power in range(size.bit_length()) if 2**power < size), size]
-
     def code(self, kept: Tensor) -> Codes:
         return self.tokenizer.code(self.latents, **{self.axis: kept})
 
@@ -224,6 +220,11 @@ def steps_of(tokenizer: Tokenizer) -> int:
         return tokenizer.quantizer.depth
     assert tokenizer.spec.positions is not None, "positions that are cut are as many for every item"
     return tokenizer.spec.positions
+
+
+def ladder_of(most: int) -> list[int]:
+    """1, 2, 4, ... below `most` steps, and all of them."""
+    return [*(2**power for power in range(most.bit_length()) if 2**power < most), most]
 
 
 def few_lengths(most: int) -> tuple[int, ...]:

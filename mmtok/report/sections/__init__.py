@@ -7,6 +7,7 @@ from collections.abc import Callable
 from mmtok.report.sections.alarms import alarms
 from mmtok.report.sections.curves import curves
 from mmtok.report.sections.languages import languages
+from mmtok.report.sections.lengths import lengths
 from mmtok.report.sections.levels import levels
 from mmtok.report.sections.overview import overview
 from mmtok.report.sections.pictures import pictures
@@ -19,6 +20,6 @@ from mmtok.report.sections.verdict import verdict
 from mmtok.report.story import Section, Story
 
 SECTIONS: tuple[Callable[[Story], Section | None], ...] = (
-    verdict, tradeoff, levels, results, languages, pictures, sounds, curves, usage, tokens, alarms, overview,
+    verdict, tradeoff, levels, lengths, results, languages, pictures, sounds, curves, usage, tokens, alarms, overview,
 )  # fmt: skip
 """Verdict first."""

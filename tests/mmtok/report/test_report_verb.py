@@ -35,6 +35,21 @@ def test_the_page_goes_beside_the_run_where_no_file_is_named(sound_run, capsys):
     assert "SI-SDR 2.50 dB" in (sound_run / "report.html").read_text()
 
 
+def test_what_lengths_are_worth_is_told_and_is_no_evaluation(sound_run, tmp_path, capsys):
+    searched = {"target": 12.0, "met": 0.5, "kept": 1.25, "tokens": 25.0, "fixed": 2.0, "crossed": 0.25}
+    found = {
+        "axis": "levels", "quality": "snr", "samples": 4, "searched": [{**searched, "rank_correlation": None}],
+        "by_length": [{"steps": 1, "tokens": 20.0, "bits": 80.0, "snr": 3.25}],
+    }  # fmt: skip
+    (sound_run / "evaluation" / "lengths-val-step-300.json").write_text(json.dumps(found))
+    page_of(capsys, sound_run, "-o", tmp_path / "page.html", "--quick")
+    text = (tmp_path / "page.html").read_text()
+    assert "What a length is worth" in text
+    assert ">3.250<" in text
+    assert "snr wanted (dB)" in text
+    assert "SI-SDR 2.50 dB" in text  # of the evaluation, which is the older file
+
+
 def test_runs_and_comparisons_of_other_signals_stand_side_by_side(comparison, sound_run, tmp_path, capsys):
     target = tmp_path / "page.html"
     page_of(capsys, comparison, sound_run, "-o", target, "--quick")
