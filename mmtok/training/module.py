@@ -154,7 +154,7 @@ class TokenizerModule(L.LightningModule):
             for name, term in self.terms.items():
                 assert isinstance(term, Loss)
                 terms[name] = term.config.weight * term.measure(outcome)
-            return balanced(terms, self._scaled, values) | out.quantized.losses
+            return balanced(terms, self._scaled, values, outcome.first) | out.quantized.losses
 
     def _judge(self, out: Reconstruction, batch: Mapping[str, Any], terms: Mapping[str, Tensor]) -> Tensor | float:
         """The adversary's terms, of both sides: their graphs share no parameter that learns."""

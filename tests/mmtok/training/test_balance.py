@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mmtok.quantizers import build_quantizer
 from mmtok.training.balance import MOST, balanced
 
 
@@ -39,3 +40,12 @@ def test_a_term_without_a_gradient_is_bounded_and_validation_scales_nothing():
     assert balanced(dead, {"meaning": 1.0}, values)["meaning"] <= MOST
     with torch.no_grad():
         assert balanced(terms(values), {"meaning": 1.0}, values)["meaning"] == terms(values)["meaning"]
+
+
+@pytest.mark.parametrize("name", ["rq", "split"])
+def test_a_term_of_the_first_level_is_measured_there(name):  # it is no function of all levels' values
+    torch.manual_seed(0)
+    out = build_quantizer(name, dim=4)(torch.randn(2, 3, 4, requires_grad=True))
+    plain = {"pixel": 100 * out.values.square().mean(), "meaning": 1e-3 * out.first.abs().sum()}
+    found = balanced(plain, {"meaning": 0.5}, out.values, out.first)
+    torch.testing.assert_close(length(found["meaning"], out.first), 0.5 * length(plain["pixel"], out.values))
