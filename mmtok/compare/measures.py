@@ -195,7 +195,7 @@ def probe(subject: Subject, asked: ProbeConfig) -> dict[str, Any]:
         }
     figures = {"probe_chance": result.chance}
     if subject.latent:
-        figures["linear_accuracy"] = result.linear
+        figures |= {"linear_accuracy": result.linear, "neighbour_accuracy": result.neighbours}
     if result.transformer is not None:
         figures["transformer_accuracy"] = result.transformer
     labels = train.labels, held_out.labels

@@ -1,6 +1,6 @@
-"""Understanding: what a linear model reads off values, and a small transformer off ids, of the items' labels.
+"""Understanding: what a linear model and nearest neighbours read off values, and a small transformer off ids, of labels.
 
-Both are trained on the training set and read on the held-out one; beside them the same two readers of the input itself
+All look at the training set and are read on the held-out one; beside them the same two readers of the input itself
 (pixels or samples in pieces as large as one position), and the share of the most frequent class.
 """
 
@@ -24,6 +24,8 @@ from mmtok.evaluation.token_probe import fit
 
 LINEAR = 4096
 """Numbers of an input at most that a linear model is given one by one."""
+NEIGHBOURS = 10
+"""Training items that vote on the label of one."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Understanding:
 
     linear: float
     """Of a linear model on values."""
+    neighbours: float
+    """Of nearest neighbours by values: what lies together without anything that was trained for the labels."""
     transformer: float | None
     """Of a small transformer on ids; None where there are none."""
     chance: float
@@ -137,6 +141,7 @@ def understand(
             transformer = read(embed, train.ids[a], y, held_out.ids[b], target, classes, config)
     return Understanding(
         linear(train.values[a], y, held_out.values[b], target),
+        nearest(train.values[a], y, held_out.values[b], target),
         transformer,
         chance=float(target.bincount().max()) / len(target),
         classes=classes,
@@ -229,9 +234,23 @@ def known_labels(train: Tensor, held_out: Tensor) -> tuple[tuple[Tensor, Tensor]
 
 def linear(x: Tensor, y: Tensor, unseen: Tensor, target: Tensor) -> float:
     """Accuracy of multinomial logistic regression on features (N, F), standardised by the training set."""
+    x, unseen = _standardised(x, unseen)
+    weight, bias = fit(x, y, int(y.max()) + 1)
+    return float(((unseen @ weight + bias).argmax(1) == target).float().mean())
+
+
+def nearest(x: Tensor, y: Tensor, unseen: Tensor, target: Tensor, count: int = NEIGHBOURS) -> float:
+    """Accuracy of the nearest training items by cosine of the same features, each with its similarity as its vote."""
+    x, unseen = (F.normalize(one, dim=1) for one in _standardised(x, unseen))
+    weight, which = (unseen @ x.T).topk(min(count, len(x)), dim=1)
+    votes = torch.zeros(len(unseen), int(y.max()) + 1).scatter_add_(1, y[which], weight.clamp(min=1e-6))
+    return float((votes.argmax(1) == target).float().mean())
+
+
+def _standardised(x: Tensor, unseen: Tensor) -> tuple[Tensor, Tensor]:
+    """Features (N, F) and (M, F), of mean 0 by the former, which have rows of about unit length."""
     mean, scale = x.mean(0), x.var(0, correction=0).sqrt().clamp(min=1e-6) * x.shape[1] ** 0.5
-    weight, bias = fit((x - mean) / scale, y, int(y.max()) + 1)
-    return float((((unseen - mean) / scale @ weight + bias).argmax(1) == target).float().mean())
+    return (x - mean) / scale, (unseen - mean) / scale
 
 
 def read(

@@ -26,6 +26,7 @@ def tokens(count, seed, told=True, levels=2):
 def test_codes_and_values_that_tell_the_label_are_read():
     found = understand(tokens(600, 0), tokens(200, 1), (30, 30), SMALL)
     assert found.linear > 0.9
+    assert found.neighbours > 0.9
     assert found.transformer > 0.9
     assert found.chance < 0.45
     assert (found.classes, found.samples) == (3, 200)
@@ -40,6 +41,7 @@ def test_any_number_of_steps_is_done(steps):
 def test_codes_that_tell_nothing_are_read_at_chance():
     found = understand(tokens(600, 0, told=False), tokens(400, 1, told=False), (30, 30), SMALL)
     assert abs(found.linear - 1 / 3) < 0.12
+    assert abs(found.neighbours - 1 / 3) < 0.12
     assert abs(found.transformer - 1 / 3) < 0.12
 
 
