@@ -1,4 +1,4 @@
-"""Understanding: what a linear model and nearest neighbours read off values, and a small transformer off ids, of labels.
+"""Understanding: what linear models and neighbours read off values, and a small transformer off ids, of labels.
 
 All look at the training set and are read on the held-out one; beside them the same two readers of the input itself
 (pixels or samples in pieces as large as one position), and the share of the most frequent class.
