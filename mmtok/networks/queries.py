@@ -14,7 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from mmtok.networks.base import Networks, register_network
-from mmtok.networks.blocks_vit import Blocks, Patches, Pixels, TransformerConfig, grid_positions, initialise
+from mmtok.networks.blocks_vit import (
+    SPAN,
+    Blocks,
+    Patches,
+    Pixels,
+    TransformerConfig,
+    grid_positions,
+    initialise,
+    sines,
+)
 
 
 @dataclass(frozen=True)
@@ -28,13 +37,24 @@ class QueriesConfig(TransformerConfig):
             raise ValueError(f"queries must be at least 1 token, got {self.queries}.")
 
 
+def spread_places(count: int, width: int) -> nn.Parameter:
+    """(count, width) where tokens start: spread over the picture, so that those of any first few lie apart.
+
+    Roberts 2018's R2 sequence, the golden ratio of the plane. Training moves them; without a place to start from, all
+    tokens say the same for long.
+    """
+    golden = torch.tensor([0.7548776662466927, 0.5698402909980532], dtype=torch.float64)
+    places = (0.5 + torch.arange(count, dtype=torch.float64)[:, None] * golden) % 1
+    return nn.Parameter(sines(places * SPAN, width))
+
+
 class QueryEncoder(nn.Module):
     """Pictures (B, C, H, W) -> latents (B, dim, N), in an order that only training gives a meaning."""
 
     def __init__(self, config: QueriesConfig) -> None:
         super().__init__()
-        self.patches = Patches(config)
-        self.queries = nn.Parameter(0.02 * torch.randn(config.queries, config.width))
+        self.patches = Patches(config, SPAN)
+        self.queries = spread_places(config.queries, config.width)
         self.blocks = Blocks(config, config.layers)
         self.latents = nn.Linear(config.width, config.dim)
 
@@ -50,7 +70,7 @@ class QueryDecoder(nn.Module):
     def __init__(self, config: QueriesConfig) -> None:
         super().__init__()
         self.values = nn.Linear(config.dim, config.width)
-        self.places = nn.Parameter(0.02 * torch.randn(config.queries, config.width))
+        self.places = spread_places(config.queries, config.width)
         self.absent = nn.Parameter(0.02 * torch.randn(config.width))
         self.canvas = nn.Parameter(0.02 * torch.randn(config.width))
         self.blocks = Blocks(config, config.decoder_layers or config.layers)
@@ -62,7 +82,7 @@ class QueryDecoder(nn.Module):
         if mask is not None:
             tokens = tokens.where(mask[..., None], self.absent.to(tokens.dtype))
         tokens = tokens + self.places.to(tokens.dtype)[: tokens.shape[1]]
-        canvas = self.canvas.to(tokens.dtype) + grid_positions(grid, tokens.shape[2], tokens)
+        canvas = self.canvas.to(tokens.dtype) + grid_positions(grid, tokens.shape[2], tokens, SPAN)
         painted = self.blocks(torch.cat([canvas.expand(len(tokens), -1, -1), tokens], 1))[:, : len(canvas)]
         return self.pixels(painted, grid)
 
