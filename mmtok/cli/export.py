@@ -2,6 +2,7 @@
 
   mmtok export runs/vqgan out/image-f16
   mmtok export runs/codec out/voices --encoder-only --prefix voice --layout parallel
+  mmtok export runs/seen out/seen --role understanding     # its tokens are read and never written
   mmtok export runs/rqvae out/packages --items data/packages/train,data/packages/val
   mmtok export runs/codec --as hf-dac -o models/codec
   mmtok export runs/bpe out/text                       # a vocabulary: AutoTokenizer.from_pretrained(OUT)
@@ -58,7 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--torch-export", action="store_true", help="add programs of torch.export: *.pt2")
     contract = parser.add_argument_group("the contract with a language model (token_spec.json)")
     contract.add_argument("--prefix", metavar="WORD", help="of its tokens' names: img gives <|img:00042|>")
-    contract.add_argument("--role", choices=("generation", "understanding", "both"), help="what ids are for")
+    contract.add_argument(
+        "--role",
+        choices=("generation", "understanding", "both"),
+        help="what ids are for: understanding, to be read alone",
+    )
     contract.add_argument("--layout", choices=("flat", "parallel", "own_head"), help="one sequence, or a row a level")
     contract.add_argument("--order", choices=("position_major", "level_major"), help="flat: what follows what")
     contract.add_argument("--delays", type=int, nargs="+", metavar="N", help="parallel: positions a level comes late")
@@ -128,7 +133,7 @@ def bundle(args: argparse.Namespace, out: Path) -> int:
         return vocabulary(args, out, tokenizer, provenance)
 
     part: Part = "encoder" if args.encoder_only else "decoder" if args.decoder_only else "both"
-    contract = inherited(Path(args.tokenizer)) | choices(args)
+    contract = inherited(Path(args.tokenizer), args.role) | choices(args)
     prefix = contract.pop("prefix", "")
     items = coded(args, tokenizer)
     write_bundle(
@@ -171,14 +176,16 @@ def coded(args: argparse.Namespace, tokenizer: Tokenizer) -> Corpus | None:
     return code_items(tokenizer, args.items, method=method, extra_size=size or 256, say=print)
 
 
-def inherited(source: Path) -> dict[str, Any]:
+def inherited(source: Path, role: str | None = None) -> dict[str, Any]:
     """The fields of a `TokenSpec` that a bundle, exported once more, keeps where nothing else is asked for.
+
+    The usual prefix of its role is not kept where another role is asked for, which has its own.
 
     Raises:
         ValueError: the bundle is a half, and cannot be made into another.
     """
     from mmtok.export.folder import CONFIG
-    from mmtok.export.token_spec import FILE, TokenSpec
+    from mmtok.export.token_spec import FILE, TokenSpec, usual_prefix
     from mmtok.schema import read_json
 
     if not (source / FILE).is_file():
@@ -187,7 +194,10 @@ def inherited(source: Path) -> dict[str, Any]:
     if part != "both":
         raise ValueError(f"{source} was exported with its {part} alone. Export the whole bundle, or the run.")
     spec = TokenSpec.read(source)
-    return {name: getattr(spec, name) for name in ("prefix", "layout", "rows", "header", "role")}
+    kept = {name: getattr(spec, name) for name in ("prefix", "layout", "rows", "header", "role")}
+    if role not in (None, spec.role) and spec.prefix == usual_prefix(spec.modality, spec.role):
+        del kept["prefix"]
+    return kept
 
 
 def choices(args: argparse.Namespace) -> dict[str, Any]:

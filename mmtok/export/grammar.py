@@ -45,9 +45,10 @@ class Grammar:
             text: ids below are the text's.
             specs: of all tokenizers of the vocabulary.
             places: where they stand.
-            begun: prefixes of those whose items may begin in the text; none means all with layout flat. Of a tokenizer
-                with layout parallel or own_head, alone: sequences are then rows of codes, without text. Row b of a
-                parallel batch is of level b modulo the number of levels.
+            begun: prefixes of those whose items may begin in the text; none means all with layout flat but those that
+                are only read (role understanding), which no model writes. Of a tokenizer with layout parallel or
+                own_head, alone: sequences are then rows of codes, without text. Row b of a parallel batch is of level
+                b modulo the number of levels.
             grid: (H, W) that every picture must have; by default its header or its first row decides.
             levels: how many first levels every item keeps; by default its first position decides.
             positions: how many positions an item of another kind than a grid has; by default the model decides.
@@ -58,21 +59,25 @@ class Grammar:
         """
         self.text = text
         self.known = list(zip(specs, places, strict=True))
-        flat = [spec.prefix for spec in specs if spec.layout.kind == "flat"]
+        written = [spec for spec in specs if spec.role != "understanding"]
+        if read := [spec.prefix for spec in specs if spec not in written and spec.prefix in begun]:
+            raise ValueError(f"tokens of {read[0]} are read and not written: it was exported with role understanding.")
+        flat = [spec.prefix for spec in written if spec.layout.kind == "flat"]
         self.begun = [pair for pair in self.known if pair[0].prefix in (begun or flat)]
         self._tensors: dict[tuple[tuple[int, int], ...], Tensor] = {}
         kinds = {spec.layout.kind for spec, _ in self.begun}
-        if not self.begun or (kinds != {"flat"} and len(self.begun) > 1):
+        answers = bool(specs) and not written  # to what is read, in text alone
+        if not answers and (not self.begun or (kinds != {"flat"} and len(self.begun) > 1)):
             raise ValueError(
                 f"a grammar is of layouts flat, or of one tokenizer of another; these are {sorted(kinds)}."
             )
-        first = self.begun[0][0]
+        first = specs[0] if answers else self.begun[0][0]
         self.grid = grid_of(grid, next((spec for spec, _ in self.begun if spec.length == "grid"), first))
         self.levels, self.positions = levels, positions
         if positions is not None and (positions < 1 or all(spec.length == "grid" for spec, _ in self.begun)):
             remedy = "It must be 1 or more" if positions < 1 else f"{first.prefix} is of grids: give grid=(H, W)"
             raise ValueError(f"positions={positions}: {remedy}.")
-        self.alone = None if kinds == {"flat"} else self.begun[0]
+        self.alone = None if kinds <= {"flat"} else self.begun[0]
         for spec, _ in self.begun:
             self._check(spec)
 
@@ -113,6 +118,11 @@ class Grammar:
         if found is None:
             return [(0, self.text), *((place.start, place.start + 1) for _, place in self.begun)]
         (spec, place), body = found
+        if spec.role == "understanding":
+            raise ValueError(
+                f"{spec.prefix} has begun and not ended, and its tokens are read, not written. Give the whole item, up "
+                f"to {spec.special('end')}."
+            )
         return self._item(spec, place, body)
 
     def _check(self, spec: TokenSpec) -> None:

@@ -21,12 +21,15 @@ FILE = "token_spec.json"
 VERSION = 1
 PREFIXES: dict[str, str] = {"image": "img", "audio": "aud", "text": "txt", "vector": "vec"}
 """How the names of tokens of each modality begin, unless another prefix is asked for."""
+READ = "_in"
+"""What is added for tokens that are read alone: those of the same modality that are written have names of their own."""
 _LATER = ("kinds", "positions", "source_size")
 """Fields that came after the first version; empty ones stay out of its text, and so of its hash."""
 _LETTERS = set(string.ascii_lowercase + string.digits + "_-")
 
 LayoutKind = Literal["flat", "parallel", "own_head"]
 Order = Literal["position_major", "level_major"]
+Role = Literal["generation", "understanding", "both"]
 LengthKind = Literal["fixed", "grid", "frames", "nested"]
 
 
@@ -58,8 +61,9 @@ class TokenSpec:
     """Whether all levels look up the same codes."""
     fingerprint: str = ""
     """Of the tokenizer: codes of another mean nothing here."""
-    role: Literal["generation", "understanding", "both"] = "both"
-    """What the ids are good for: to be predicted, to be read, or both."""
+    role: Role = "both"
+    """What the ids are good for: to be predicted, to be read, or both. A grammar never lets a model write those that
+    are only read (Janus, arXiv 2410.13848, which parts the two)."""
     downsample: int = 1
     """Pixels (a side) or samples behind one position."""
     channels: int = 1
@@ -165,7 +169,7 @@ class TokenSpec:
 
         Args:
             spec: `tokenizer.spec`.
-            prefix: of the names of its tokens; by default that of its modality.
+            prefix: of the names of its tokens; by default that of its modality and role.
             extra_size: ids of a last level of disambiguation; 0 for none.
             **facts: further fields.
 
@@ -186,7 +190,7 @@ class TokenSpec:
         return cls(
             modality=spec.modality,
             codebook_sizes=sizes,
-            prefix=prefix or PREFIXES[spec.modality],
+            prefix=prefix or usual_prefix(spec.modality, facts.get("role", "both")),
             downsample=spec.downsample,
             channels=spec.channels,
             sample_rate=spec.sample_rate,
@@ -194,3 +198,8 @@ class TokenSpec:
             positions=spec.positions or 0,
             **facts,
         )
+
+
+def usual_prefix(modality: Modality, role: Role) -> str:
+    """How the names of tokens begin that are of this modality and role: "img", and "img_in" of those that are read."""
+    return PREFIXES[modality] + (READ if role == "understanding" else "")

@@ -256,3 +256,36 @@ def test_limits_that_make_no_sense_are_refused(spec, limits, message):
     with pytest.raises(ValueError, match=message):
         vocabulary.grammar(spec, **limits)
     assert vocabulary.grammar(grid=[2, 2], positions=4).grid == (2, 2)  # of both: each takes what is for it
+
+
+def test_tokens_of_understanding_are_read_and_never_written():  # Janus: two tokenizers of pictures, one of them read
+    seen = TokenSpec("image", (13, 5), "img_in", role="understanding", length="grid", rows=True)
+    made = replace(IMAGE, role="generation")
+    vocabulary = Vocabulary.arrange(TEXT, [seen, made])
+    codes = Codes(torch.randint(5, (1, 2, 4)), torch.tensor([4]), torch.tensor([[2, 2]]), (2, 2))
+    prompt = torch.cat([torch.tensor([3, 4]), vocabulary.to_ids(codes, seen)[0], torch.tensor([5])])
+    grammar = vocabulary.grammar()
+    place = vocabulary.find(made)
+    assert grammar.ranges(prompt) == [(0, TEXT), (place.start, place.start + 1)]
+    # Whatever may come next, from the prompt to the end of a picture, no id of the read ones is among it.
+    own = {
+        vocabulary.find(seen).start,
+        vocabulary.find(seen).end,
+        *range(vocabulary.find(seen).blocks[0], place.blocks[0]),
+    }
+    ids = [*prompt.tolist(), place.start]
+    generator = torch.Generator().manual_seed(0)
+    while ids[-1] != place.end:
+        allowed = vocabulary.grammar(made, grid=(3, 3)).allowed(0, torch.tensor(ids))
+        assert not own & set(allowed.tolist())
+        ids.append(int(allowed[torch.randint(len(allowed), (), generator=generator)]))
+    with pytest.raises(ValueError, match="img_in are read and not written"):
+        vocabulary.grammar(seen, grid=(2, 2))
+    with pytest.raises(ValueError, match="Give the whole item, up to"):
+        grammar.ranges(prompt[:-3])
+
+
+def test_beside_tokenizers_that_are_only_read_a_model_writes_text():
+    seen = replace(AUDIO, role="understanding")
+    vocabulary = Vocabulary.arrange(TEXT, [seen])
+    assert vocabulary.grammar().ranges(torch.tensor([1, 2])) == [(0, TEXT)]

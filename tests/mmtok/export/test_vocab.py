@@ -7,12 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import mmtok
 from mmtok.cli import main
 from mmtok.codes import Codes
 from mmtok.export.embed_init import Rows, _geometry, install
 from mmtok.export.token_spec import TokenSpec
 from mmtok.export.vocab import PROBES, check, load_base, merge
 from mmtok.export.vocab_map import Vocabulary
+from tests.mmtok.export import tiny
 
 tokenizers = pytest.importorskip("tokenizers")
 transformers = pytest.importorskip("transformers")
@@ -357,3 +359,28 @@ def test_what_would_do_nothing_or_is_no_tokenizer_is_refused(tmp_path, bundles, 
     assert main([*words, "--base", str(tmp_path / "torn")]) == 2
     assert "loads: its tokenizer.json cannot be read (Expecting property name" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_two_tokenizers_of_pictures_share_a_vocabulary_by_their_roles(tmp_path, capsys):  # Janus
+    read = tiny.image_tokenizer(tmp_path / "read", seed=1)
+    written = tiny.image_tokenizer(tmp_path / "written", seed=2)
+    assert main(["export", read, str(tmp_path / "in"), "--role", "understanding", "--rows"]) == 0
+    assert main(["export", written, str(tmp_path / "made"), "--role", "generation", "--rows"]) == 0
+    out, base = tmp_path / "vocab", write_base("gpt2", tmp_path / "base")
+    words = ["vocab", "merge", "--base", str(base), str(tmp_path / "in"), str(tmp_path / "made"), "-o", str(out)]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "img_in level 0, <|img_in:00000|> .." in said
+    assert "img level 0, <|img:00000|> .." in said
+    vocabulary = Vocabulary.read(out)
+    assert [spec.role for spec in vocabulary.specs] == ["understanding", "generation"]
+    codes = mmtok.load(tmp_path / "in").encode(torch.zeros(1, 3, 16, 16))
+    prompt = vocabulary.to_ids(codes, vocabulary.spec("img_in"))[0]
+    start = vocabulary.find(vocabulary.spec("img")).start
+    assert vocabulary.grammar().ranges(prompt) == [(0, vocabulary.text), (start, start + 1)]
+    # Exported once more for the other role it has the other's usual name, and one that was chosen it keeps.
+    assert main(["export", str(tmp_path / "in"), str(tmp_path / "again"), "--role", "generation"]) == 0
+    assert TokenSpec.read(tmp_path / "again").prefix == "img"
+    assert main(["export", read, str(tmp_path / "own"), "--prefix", "eye"]) == 0
+    assert main(["export", str(tmp_path / "own"), str(tmp_path / "seen"), "--role", "understanding"]) == 0
+    assert TokenSpec.read(tmp_path / "seen").prefix == "eye"
