@@ -45,6 +45,10 @@ SOUND_GAN = {
     },
     "objective": "least_squares", "weight": 1.0, "feature_weight": 2.0, "share": 0.67,
 }  # fmt: skip
+PQ = {"name": "pq", "codebook_size": 16, "groups": 4, "init": "kmeans", "restart": 0.1}
+VIT = {"patch": 4, "width": 16, "layers": 1, "heads": 2}
+TAUGHT = {"name": "distill", "features": 10, "levels": "all", "pool": True, "weight": 0.3, "balance": True}
+PAIRED = {"name": "contrastive", "features": 10, "width": 8, "weight": 0.3}
 CASES: dict[str, dict[str, Any]] = {
     "vq": {"quantizer": VQ},
     "vq-halves": {"quantizer": VQ, "accumulate": 2},
@@ -65,8 +69,13 @@ CASES: dict[str, dict[str, Any]] = {
     "text": {"quantizer": VQ, "texts": True},
     "text-halves": {"quantizer": RQ, "texts": True, "accumulate": 2},
     "vector": {"quantizer": RQ | {"init": "kmeans", "restart": 0.3, "dropout": 0.0}, "vectors": True},
+    "nested": {"quantizer": VQ, "row": True},
+    "unified": {"quantizer": PQ, "meaning": TAUGHT},
+    "unified-first": {"quantizer": RQ, "meaning": TAUGHT | {"levels": "first"}},
+    "contrastive": {"quantizer": VQ, "meaning": PAIRED, "vit": True},
+    "contrastive-halves": {"quantizer": PQ, "meaning": PAIRED | {"balance": True}, "row": True, "accumulate": 2},
 }
-"""What a case sets of quantizer, adversary, LPIPS, frozen parts, accumulation, workers and modality."""
+"""What a case sets of quantizer, adversary, LPIPS, meaning, frozen parts, accumulation, workers, networks, modality."""
 COUNTED = (STEPS - 4, STEPS - 3, STEPS - 2)
 """Updates whose collectives are counted: none of them logs, validates, saves, or asks the first rank's clock."""
 
@@ -82,6 +91,13 @@ def tree(case: str, world: int, out: Path, steps: int) -> dict[str, Any]:
     data: dict[str, Any] = {"image_size": size, "batch_size": 8, "val_batch_size": 4, "val_samples": 9, "streams": 4}
     tokenizer: dict[str, Any] = {"name": "image", "image_size": size, "dim": 8, "encoder": encoder}
     data |= {"name": "images", "shards": str(out / "shards" / "train")}
+    if settings.get("row"):
+        tokenizer |= {"name": "image_1d", "encoder": VIT | {"name": "queries", "queries": 8}, "nested": "uniform_pow2"}
+    if settings.get("vit"):
+        tokenizer |= {"encoder": VIT | {"name": "vit"}}
+    if settings.get("meaning"):
+        loss["meaning"] = settings["meaning"]
+        data |= {"shards": str(out / "taught" / "train"), "teacher": "colours"}
     if settings.get("sounds"):
         tokenizer, loss, data = of_sounds(out)
     if settings.get("texts"):

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.build import build_shards
+from datamodules.decode import decode_image, image_extension
+from datamodules.shards import ShardSet
 from datamodules.writer import ShardWriter
 
 RATE, TEACHER_HOP = 8000, 160
@@ -17,12 +19,31 @@ def prepare(out: Path) -> None:
     """The shards of all cases, where they are not there yet."""
     if not (out / "shards" / "train" / "manifest.json").is_file():
         build_shards("fixture", out / "shards")
+    if not (out / "taught" / "train" / "manifest.json").is_file():
+        write_taught(out / "shards", out / "taught")
     if not (out / "sounds" / "train" / "manifest.json").is_file():
         write_sounds(out / "sounds")
     if not (out / "texts" / "train" / "manifest.json").is_file():
         write_texts(out / "texts")
     if not (out / "vectors" / "train" / "manifest.json").is_file():
         write_vectors(out / "vectors")
+
+
+def write_taught(source: Path, folder: Path) -> None:
+    """The fixture's pictures, each with ten numbers of its colours as a teacher's."""
+    draws = np.random.default_rng(0)
+    mixed = draws.normal(size=(10, 6))
+    for split in ("train", "val"):
+        found = ShardSet.open(source / split)
+        with ShardWriter(folder / split, kind="images", split=split, samples_per_shard=10) as writer:
+            for shard, count in enumerate(found.counts):
+                for number in range(int(count)):
+                    key, members = found.read(shard, number)
+                    pixels = decode_image(members[image_extension(members)]) / 127.5 - 1
+                    colours = np.concatenate([pixels.mean((0, 1)), pixels.std((0, 1))])
+                    teacher = io.BytesIO()
+                    np.save(teacher, (mixed @ colours).astype(np.float16))
+                    writer.add(key, members | {"colours.npy": teacher.getvalue()})
 
 
 def write_texts(folder: Path) -> None:

@@ -87,8 +87,9 @@ class TokenizerModule(L.LightningModule):
         networks = [self.tokenizer.networks.encoder, self.tokenizer.networks.decoder]
         if self.adversary is not None:
             networks.append(self.adversary.discriminator)
-            # An adaptive weight walks back through the graph twice, and a compiled one frees its buffers on the way.
-            torch._functorch.config.donated_buffer = not self.adversary.config.adaptive  # image.md trap 18
+        # Weights made of gradients walk back through the graph twice, and a compiled one frees its buffers on the way.
+        adaptive = self.adversary is not None and self.adversary.config.adaptive
+        torch._functorch.config.donated_buffer = not (adaptive or self._scaled)  # image.md trap 18
         for network in networks:
             network.compile(dynamic=False)
 

@@ -23,8 +23,29 @@ def check_objective(config: RunConfig, tokenizer: Tokenizer) -> None:
                 f"loss.{name}.name={losses.name_of(term)} compares {term.takes}, and this tokenizer gives "
                 f"{tokenizer.gives}. Use one of: {', '.join(fit)}."
             )
+    check_balance(config)
     if config.adversary is not None and tokenizer.gives != "signals":
         raise ConfigError(f"an adversary judges signals, and this tokenizer gives {tokenizer.gives}: adversary=null.")
+
+
+def check_balance(config: RunConfig) -> None:
+    """Refuse terms that are scaled by gradients where nothing is left to compare them with.
+
+    Raises:
+        ConfigError: names them.
+    """
+    terms = {name: term for name, term in config.loss.items() if term}
+    scaled = [name for name, term in terms.items() if term.balance]
+    if scaled and len(scaled) == len(terms):
+        raise ConfigError(
+            f"loss.{scaled[0]}.balance=true scales the term by the gradient of those that are not scaled, and there "
+            f"are none. Use loss.{scaled[0]}.balance=false."
+        )
+    if scaled and "encoder" in config.optim.freeze:
+        raise ConfigError(
+            f"loss.{scaled[0]}.balance=true compares gradients on their way to the encoder, which optim.freeze stops. "
+            f"Use loss.{scaled[0]}.balance=false."
+        )
 
 
 def check_data(data: DataConfig, wanted: str) -> None:

@@ -3,8 +3,12 @@
 import pytest
 import torch
 
+from benchmarks import ddp
+from mmtok.config import parse_config
 from mmtok.quantizers import build_quantizer
+from mmtok.schema import ConfigError
 from mmtok.training.balance import MOST, balanced
+from mmtok.training.module import TokenizerModule
 
 
 def terms(values):
@@ -49,3 +53,22 @@ def test_a_term_of_the_first_level_is_measured_there(name):  # it is no function
     plain = {"pixel": 100 * out.values.square().mean(), "meaning": 1e-3 * out.first.abs().sum()}
     found = balanced(plain, {"meaning": 0.5}, out.values, out.first)
     torch.testing.assert_close(length(found["meaning"], out.first), 0.5 * length(plain["pixel"], out.values))
+
+
+def test_terms_with_nothing_to_compare_them_with_are_refused(tmp_path):
+    tree = ddp.tree("unified", 1, tmp_path, 2)
+    alone = tree | {"loss": {"meaning": tree["loss"]["meaning"]}}
+    with pytest.raises(ConfigError, match=r"loss.meaning.balance=true scales.*and there are none"):
+        TokenizerModule(parse_config(alone))
+    frozen = tree | {"optim": tree["optim"] | {"freeze": ["encoder"]}}
+    with pytest.raises(ConfigError, match=r"which optim.freeze stops. Use loss.meaning.balance=false"):
+        TokenizerModule(parse_config(frozen))
+
+
+def test_networks_compile_beside_gradients_that_are_measured(tmp_path):  # image.md trap 18: donated buffers
+    module = TokenizerModule(parse_config(ddp.tree("unified", 1, tmp_path, 2)))
+    module.compile_networks()
+    try:
+        assert not torch._functorch.config.donated_buffer
+    finally:
+        torch._functorch.config.donated_buffer = True
