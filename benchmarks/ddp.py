@@ -70,6 +70,7 @@ CASES: dict[str, dict[str, Any]] = {
     "text-halves": {"quantizer": RQ, "texts": True, "accumulate": 2},
     "vector": {"quantizer": RQ | {"init": "kmeans", "restart": 0.3, "dropout": 0.0}, "vectors": True},
     "nested": {"quantizer": VQ, "row": True},
+    "nested-halves": {"quantizer": RQ | {"init": "kmeans"}, "row": True, "accumulate": 2},
     "unified": {"quantizer": PQ, "meaning": TAUGHT},
     "unified-first": {"quantizer": RQ, "meaning": TAUGHT | {"levels": "first"}},
     "contrastive": {"quantizer": VQ, "meaning": PAIRED, "vit": True},

@@ -90,14 +90,17 @@ def gather_rows(x: Tensor) -> Tensor:
 
 
 def per_rank(counts: Tensor, *, together: bool) -> Tensor:
-    """Counts of valid elements that sums are divided by, 1 at least.
+    """Counts of valid elements that sums are divided by; none count as 1, of all ranks together.
 
     Args:
         counts: of this rank, float32.
         together: take their mean over ranks, so that DDP's average of what the ranks get is the mean over all elements.
             A collective: ranks meet in training alone.
     """
-    return (mean_over_ranks(counts) if together else counts).clamp(min=1.0)
+    if not together:
+        return counts.clamp(min=1.0)
+    # A single element of two ranks is half a one of each: taken for a whole one, it would count half.
+    return mean_over_ranks(counts).clamp(min=1 / world_size())
 
 
 def of_first_rank(value: Tensor) -> Tensor:

@@ -1,4 +1,10 @@
-"""A small run, trained once by the command itself on the committed fixture, and one of its held-out photographs."""
+"""Small runs, trained once by the command itself on the committed fixture, held-out signals, and pairs of ranks."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +99,28 @@ def talk(sound_shards):
     path = sound_shards.parent / "talk.flac"
     path.write_bytes(ShardSet.open(sound_shards / "val").read(0, 0).members["flac"])
     return path
+
+
+@pytest.fixture(scope="session")
+def two_ranks(tmp_path_factory):
+    """two_ranks(script) -> what `script RANK WORLD PORT OUT` saves as each of two gloo ranks, and as one process."""
+
+    def start(script):
+        import torch
+
+        folder = tmp_path_factory.mktemp("worlds")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+        places = [(0, 2), (1, 2), (0, 1)]
+        starts = [
+            [sys.executable, str(script), str(rank), str(world), str(port), str(folder)] for rank, world in places
+        ]
+        processes = [subprocess.Popen(start, env=env, stderr=subprocess.PIPE, text=True) for start in starts]
+        for process in processes:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+        return tuple(torch.load(folder / f"{rank}of{world}.pt") for rank, world in places)
+
+    return start

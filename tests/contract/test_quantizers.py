@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -322,23 +318,9 @@ def test_the_configuration_survives_its_plain_form(name):
 
 
 @pytest.fixture(scope="module")
-def worlds(tmp_path_factory) -> tuple[Any, Any, Any]:
+def worlds(two_ranks) -> tuple[Any, Any, Any]:
     """What two gloo ranks saw, and one process with the joined batch. One start for all names."""
-    folder, script = tmp_path_factory.mktemp("worlds"), Path(__file__).with_name("two_ranks.py")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    starts = [
-        [sys.executable, str(script), str(rank), str(world), str(port), str(folder)]
-        for rank, world in [(0, 2), (1, 2), (0, 1)]
-    ]
-    processes = [subprocess.Popen(start, env=env, stderr=subprocess.PIPE, text=True) for start in starts]
-    for process in processes:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
-    first, second, joined = (torch.load(folder / f"{name}.pt") for name in ("0of2", "1of2", "0of1"))
-    return first, second, joined
+    return two_ranks(Path(__file__).with_name("two_ranks.py"))
 
 
 def test_two_ranks_are_one_process_on_the_joined_batch(worlds):  # image.md traps 3 to 6
