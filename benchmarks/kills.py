@@ -1,10 +1,11 @@
 """Does a run that is killed again and again end as one that is not? By named places and by signals at random times.
 
-    python -m benchmarks.kills [--case gan|audio|text|vector] [--out runs/kills] [--only 1x0,2x2] [--seed 0]
+    python -m benchmarks.kills [--case gan|audio|text|vector|row|unified] [--out runs/kills] [--only 1x0,2x2] [--seed 0]
 
 On CPUs, for 1 and 2 ranks and 0 and 2 loader workers: a tiny VQ-GAN with an EMA codebook on the committed fixture, an
-adversarial codec with `split` codes and a teacher, on tones, or `rq` codes of texts or of vectors. Every kill falls in
-an update that the run had not reached before. Goes on where it was interrupted. Prints a row a setting, and how the
+adversarial codec with `split` codes and a teacher, on tones, `rq` codes of texts or of vectors, or of the fixture a row
+of tokens under nested dropout, or `pq` codes with a teacher's features. Every kill falls in an update that the run had
+not reached before. Goes on where it was interrupted. Prints a row a setting, and how the
 kills are spread; `docs/reference/resume.md` holds both.
 """
 
@@ -28,8 +29,8 @@ from benchmarks.lives import STOPPED, Life
 from benchmarks.tables import table
 from mmtok.loading import read_checkpoint
 
-CASES = ("gan", "audio", "text", "vector")
-"""Of `benchmarks/ddp.py`."""
+CASES = {"gan": "gan", "audio": "audio", "text": "text", "vector": "vector", "row": "nested", "unified": "unified"}
+"""What is trained, as in `benchmarks/ddp.py`."""
 SETTINGS = ((1, 0), (1, 2), (2, 0), (2, 2))
 """Ranks and loader workers of each."""
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGKILL", "SIGUSR1")
@@ -40,15 +41,13 @@ def settings(
     out: Path, name: str, world: int, workers: int, steps: int = STEPS, *, case: str = "gan"
 ) -> dict[str, Any]:
     """A run whose validations, checkpoints, rows and windows fall on different updates."""
-    run = ddp.tree(case, world, out, steps) | {"run_dir": str(out / name), "deterministic": True}
+    run = ddp.tree(CASES[case], world, out, steps) | {"run_dir": str(out / name), "deterministic": True}
     if case == "audio":
         # Draws of several crops from one clip, and again where a place is too quiet; clips without any are made up for.
         run["data"] |= {"crops": 2, "min_loudness": -18.0, "max_bad_fraction": 0.2}
-    elif case == "vector":
-        run["tokenizer"]["encoder"] |= {"dropout": 0.1}
     elif case == "text":
         run["quantizer"] = ddp.RQ | {"init": "kmeans", "restart": 0.3}
-    else:
+    elif case != "row":  # whose transformer has none
         run["tokenizer"]["encoder"] |= {"dropout": 0.1}
     run["data"] |= {"workers": workers}
     run["trainer"] |= {"val_every": 7, "agree_every": 3}
