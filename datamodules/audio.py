@@ -16,7 +16,7 @@ from datamodules.decode import DecodeError, decode, sound_extension
 from datamodules.module import ShardDataModule
 from datamodules.reader import SlotSample
 from datamodules.sound import SOUNDS, require
-from datamodules.teacher import member_of, read_features, require_teacher
+from datamodules.teacher import check_alike, check_frames, member_of, read_features, require_teacher
 from mmtok.schema import ConfigError
 
 TRIES = 8
@@ -132,7 +132,10 @@ class AudioModule(ShardDataModule):
         extension = sound_extension(sample.members)
         wanted = config.crops * config.samples if training else config.val_samples_each
         clip = Clip(sample.members[extension], extension, config.sample_rate, wanted)
-        features = read_features(sample.members, config.teacher, (2,)) if config.teacher else None
+        features = None
+        if config.teacher:
+            features = read_features(sample.members, config.teacher, (2,))
+            check_frames(features, clip.length, config.hop, config.teacher)
         if training:
             draw = np.random.Generator(np.random.Philox(sample.seed))
             crops = [draw_crop(clip, features, config, draw) for _ in range(config.crops)]
@@ -156,7 +159,9 @@ class AudioModule(ShardDataModule):
             "key": list(keys),
         }
         if self.config.teacher:
-            batch["teacher"] = torch.from_numpy(_stacked([crop.teacher for crop in crops]))
+            features = [crop.teacher for crop in crops]
+            check_alike(features, keys, self.config.teacher, 1)
+            batch["teacher"] = torch.from_numpy(_stacked(features))
         return batch
 
     def to_signal(self, x: Tensor) -> Tensor:

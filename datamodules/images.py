@@ -14,7 +14,7 @@ from datamodules.base import DataConfig, register_data
 from datamodules.decode import DecodeError, decode, decode_image, image_extension
 from datamodules.module import ShardDataModule
 from datamodules.reader import SlotSample
-from datamodules.teacher import member_of, read_features, require_teacher
+from datamodules.teacher import check_alike, member_of, read_features, require_teacher
 from mmtok.schema import ConfigError
 
 _FILTERS = {
@@ -117,7 +117,10 @@ class Images(ShardDataModule):
         """Items -> one tensor of bytes; the device makes numbers of them."""
         pixels, labels, keys, features = zip(*items, strict=True)
         batch = {"x": torch.from_numpy(np.stack(pixels)), "label": torch.tensor(labels), "key": list(keys)}
-        return batch | ({"teacher": torch.from_numpy(np.stack(features))} if self.config.teacher else {})
+        if self.config.teacher:
+            check_alike(features, keys, self.config.teacher, 3)
+            batch["teacher"] = torch.from_numpy(np.stack(features))
+        return batch
 
     def to_signal(self, x: Tensor) -> Tensor:
         return x.float().div_(127.5).sub_(1)

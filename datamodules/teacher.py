@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 
 import numpy as np
 
@@ -53,3 +54,43 @@ def read_features(members: Mapping[str, bytes], teacher: str, axes: Sequence[int
     if not np.isfinite(features).all():
         raise DecodeError(f"{member} has numbers that are not finite")
     return features.astype(np.float32)
+
+
+def check_frames(features: np.ndarray, samples: int, hop: int, teacher: str) -> None:
+    """Refuse features (F, T) of a sound of another length: they would be read as silence, or of another moment.
+
+    Args:
+        features: of the whole sound.
+        samples: of the sound.
+        hop: samples of a frame.
+        teacher: whose they are.
+
+    Raises:
+        DecodeError: they are more than two frames too many or too few, which edges and resampling may account for.
+    """
+    wanted = ceil(samples / hop)
+    if abs(features.shape[1] - wanted) > 2:
+        raise DecodeError(
+            f"{member_of(teacher)} has {features.shape[1]} frames, and a sound of {samples} samples has {wanted}. "
+            "See data.teacher_rate"
+        )
+
+
+def check_alike(features: Sequence[np.ndarray], keys: Sequence[str], teacher: str, axes: int) -> None:
+    """Refuse a batch whose samples have features of several shapes.
+
+    Args:
+        features: of each sample.
+        keys: of the samples.
+        teacher: whose they are.
+        axes: how many of the first ones must agree; frames of sounds need not.
+
+    Raises:
+        ConfigError: names two samples.
+    """
+    for one, key in zip(features, keys, strict=True):
+        if one.shape[:axes] != features[0].shape[:axes] or one.ndim != features[0].ndim:
+            raise ConfigError(
+                f"{member_of(teacher)} has shape {features[0].shape} in sample {keys[0]}, and {one.shape} in {key}: of "
+                "two teachers? Write one's: mmtok shards features."
+            )

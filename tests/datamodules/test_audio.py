@@ -237,11 +237,22 @@ def test_features_are_padded_like_the_samples():
         ({}, "no mfcc.npy"),
         ({"mfcc.npy": npy(np.zeros(5))}, "not numbers of"),
         ({"mfcc.npy": npy(np.ones((2, 2), int))}, "not numbers of"),
+        ({"mfcc.npy": npy(np.full((3, 20), np.nan))}, "not finite"),
+        ({"mfcc.npy": npy(np.ones((3, 40)))}, r"has 40 frames, and a sound of 200 samples has 20"),
+        ({"mfcc.npy": npy(np.ones((3, 10)))}, r"has 10 frames"),
     ],
 )
 def test_a_sample_without_usable_features_is_a_bad_sample(members, message):
     with pytest.raises(DecodeError, match=message):
         AudioModule(TEACHER).item(sample(counting(200), **members), training=True)
+
+
+def test_features_of_two_teachers_in_one_batch_are_refused():
+    data = AudioModule(TEACHER)
+    members = [{"mfcc.npy": teacher_of(35)}, {"mfcc.npy": npy(np.ones((1, 4), np.float32))}]
+    items = [data.item(sample(counting(35), **one), training=False) for one in members]
+    with pytest.raises(ConfigError, match=r"mfcc.npy has shape \(3, 4\) in sample .*, and \(1, 4\)"):
+        data.batch(items)
 
 
 def test_features_that_the_set_lacks_or_has_at_another_rate_are_refused_at_the_start(shards, tmp_path):

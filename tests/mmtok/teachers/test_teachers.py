@@ -1,11 +1,14 @@
 """Features of a teacher beside every signal, and what is refused."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
 
 from datamodules.decode import DecodeError, decode
 from datamodules.images import Images, ImagesConfig
+from datamodules.reader import SlotSample
 from datamodules.shards import ShardSet
 from mmtok.cli import main
 from mmtok.schema import ConfigError
@@ -84,6 +87,38 @@ def test_places_of_a_teacher_need_pictures_that_stay_where_they_are(tmp_path):
         next(iter(Images(ImagesConfig(teacher="brightness", batch_size=2, **config)).train_dataloader()))
 
 
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [
+        (None, "no brightness.npy among"),
+        (np.ones((2, 2)), r"float64 of shape \(2, 2\), not numbers of 1 axis or 3 axes"),
+        (np.ones(2, np.int64), "is int64"),
+        (np.array([1.0, np.nan]), "not finite"),
+    ],
+)
+def test_a_picture_without_usable_features_is_a_bad_sample(features, said):
+    data = Images(ImagesConfig(shards="none", teacher="brightness", image_size=16, batch_size=2))
+    with pytest.raises(DecodeError, match=said):
+        data.item(taught(features), training=False)
+
+
+def test_features_of_two_teachers_in_one_batch_are_refused():
+    data = Images(ImagesConfig(shards="none", teacher="brightness", image_size=16, batch_size=2))
+    items = [data.item(taught(np.ones(count, np.float16), key), training=False) for count, key in ((2, "a"), (3, "b"))]
+    with pytest.raises(ConfigError, match=r"has shape \(2,\) in sample a, and \(3,\) in b: of two teachers"):
+        data.batch(items)
+
+
+def taught(features, key="a"):
+    """A picture with features beside it."""
+    members = {"png": tiny.png(16, 16, 0)}
+    if features is not None:
+        buffer = io.BytesIO()
+        np.save(buffer, features)
+        members["brightness.npy"] = buffer.getvalue()
+    return SlotSample(key, members, 0, 0)
+
+
 def test_a_sample_that_cannot_be_read_is_left_out_by_name(tmp_path):
     source = tiny.pictures(tmp_path / "source", 3, bad={"png": b"no picture"}, bare={"txt": b"a text"})
     manifest, left_out = write_features(ShardSet.open(source), tmp_path / "out", Brightness())
@@ -147,8 +182,6 @@ def test_features_that_are_not_finite_are_refused(source, tmp_path):
 def test_a_picture_of_no_square_shape_is_cut_in_its_middle():
     wide = np.zeros((4, 10, 3), np.uint8)
     wide[:, 3:7] = 200
-    import io
-
     from PIL import Image
 
     file = io.BytesIO()
