@@ -19,9 +19,10 @@ from mmtok.codes import CodeSpec
 from mmtok.losses.base import Loss, LossConfig, Outcome, register_loss
 from mmtok.losses.semantic import mean_of, teacher_of
 from mmtok.reduce import gather_rows, world_size
+from mmtok.schema import ConfigError
 
-SHARPEST = log(100.0)
-"""Of the logarithm of the scale, as CLIP bounds it."""
+COLDEST = 0.01
+"""Temperature that learning goes down to, as CLIP bounds it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +37,17 @@ class ContrastiveConfig(LossConfig):
     """Filled in from the tokenizer; 0 until then."""
 
     def __post_init__(self) -> None:
-        if min(self.features, self.width) < 1 or self.temperature <= 0:
+        if min(self.features, self.width) < 1 or self.temperature < COLDEST:
             raise ValueError(
-                f"features and width must be at least 1 and temperature above 0, got {self.features}, {self.width} "
-                f"and {self.temperature:g}."
+                f"features and width must be at least 1 and temperature at least {COLDEST:g}, got {self.features}, "
+                f"{self.width} and {self.temperature:g}."
             )
 
     def filled(self, spec: CodeSpec, dim: int, has_first: bool = True) -> Self:
+        if spec.modality not in ("audio", "image"):
+            raise ConfigError(
+                f"The loss 'contrastive' is of sounds and pictures, and this tokenizer of '{spec.modality}'."
+            )
         return replace(self, dim=dim)
 
 
@@ -74,7 +79,7 @@ class Contrastive(Loss):
         pairs = teacher_of(outcome, self.config.features)
         own = F.normalize(self.of_codes(mean_of(outcome.values, outcome.positions)), dim=1)
         other = F.normalize(self.of_pairs(pairs.flatten(2).mean(2) if pairs.ndim > 2 else pairs), dim=1)
-        scale, count = self.log_scale.clamp(max=SHARPEST).exp(), len(own)
+        scale, count = self.log_scale.clamp(max=-log(COLDEST)).exp(), len(own)
         if not count:
             return own.sum()
         first, all_own, all_other = 0, own, other

@@ -63,5 +63,7 @@ def test_no_items_cost_nothing_and_no_pair_is_named():
         build().measure(outcome(batch={}))
     with pytest.raises(ConfigError, match=r"features are \(6,\), and loss.NAME.features=7"):
         build(features=7).measure(outcome())
-    with pytest.raises(ValueError, match="temperature above 0"):
-        ContrastiveConfig(features=3, temperature=0.0)
+    with pytest.raises(ValueError, match=r"temperature at least 0.01"):
+        ContrastiveConfig(features=3, temperature=0.001)
+    with pytest.raises(ConfigError, match="of sounds and pictures, and this tokenizer of 'text'"):
+        ContrastiveConfig(features=3).filled(CodeSpec("text", (8,)), 4)
