@@ -127,6 +127,13 @@ class Tokenizer(nn.Module):
             ValueError: names what is wrong with x.
         """
 
+    def check_codes(self, codes: Codes) -> None:
+        """Refuse codes that do not fit this kind of tokenizer; ids and levels are the quantizer's to check.
+
+        Raises:
+            ValueError: names what does not fit.
+        """
+
     @property
     def wants_sample(self) -> bool:
         """Whether it must see the training set before the first update, by `measure`; never again after that."""
@@ -266,6 +273,7 @@ class Tokenizer(nn.Module):
     def decode(self, codes: Codes) -> Tensor:
         """Codes -> signals, cut to the largest `source_size` of the batch."""
         refuse_ids(codes)
+        self.check_codes(codes)
         with evaluating(self):
             values = self.quantizer.decode(codes.ids, grid=codes.grid)
             size = tuple(codes.source_size.amax(0).tolist())

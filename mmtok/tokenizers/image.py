@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmtok.codes import CodeSpec
+from mmtok.codes import Codes, CodeSpec
 from mmtok.networks.base import EncoderConfig, networks
 from mmtok.networks.conv2d import Conv2dConfig
 from mmtok.quantizers.base import Quantizer
@@ -91,6 +91,13 @@ class ImageTokenizer(Tokenizer):
     def check(self, x: Tensor) -> None:
         pixels.check_pixels(x, self.config.channels)
 
+    def check_codes(self, codes: Codes) -> None:
+        if codes.grid is None:
+            raise ValueError("Codes of pictures need their grid (H, W) to be decoded, got None.")
+        (height, width), count = codes.grid, codes.ids.shape[2]
+        if codes.scales is None and height * width != count:
+            raise ValueError(f"a grid of {height} x {width} has {height * width} positions, and these codes {count}.")
+
     def embed(self, x: Tensor, lengths: Tensor | None = None) -> Latents:
         x, sizes = self.padded(x, lengths)
         latents = self.networks.encoder(x)
@@ -118,8 +125,7 @@ class ImageTokenizer(Tokenizer):
         mask: Tensor | None = None,
         gain: Tensor | None = None,
     ) -> Tensor:
-        if grid is None:
-            raise ValueError("Codes of pictures need their grid (H, W) to be decoded, got None.")
+        assert grid is not None
         # Contiguous, so that the weights choose the memory format: channels-last GroupNorm is slow on a CPU.
         x = self.networks.decoder(values.transpose(1, 2).unflatten(2, grid).contiguous())
         return x[:, :, : size[0], : size[1]]

@@ -7,7 +7,7 @@ Yu et al. 2024, TiTok (arXiv 2406.07550); nested dropout as in Rippel et al. 201
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from math import log2
+from math import ceil, log2
 from typing import Literal
 
 import torch
@@ -88,6 +88,13 @@ class Image1dTokenizer(ImageTokenizer):
         patches = (-(-height // stride), -(-width // stride))
         return self.networks.decoder(values.transpose(1, 2), patches, mask)[:, :, :height, :width]
 
+    def check_codes(self, codes: Codes) -> None:
+        if codes.ids.shape[2] > self.networks.queries:
+            raise ValueError(
+                f"these codes have {codes.ids.shape[2]} positions, and pictures of this tokenizer at most "
+                f"{self.networks.queries}. Were they made by another one?"
+            )
+
     @torch.inference_mode()
     def decode(self, codes: Codes) -> Tensor:
         """Codes -> pictures; smaller ones of a batch are followed by black, to be cut by `source_size`."""
@@ -107,12 +114,9 @@ class Image1dTokenizer(ImageTokenizer):
         if self.config.nested == "none":
             return None
         whole = torch.rand(count, generator=generator) < self.config.full
-        powers = torch.randint(0, int(log2(most)) + 1, (count,), generator=generator)
-        ceilings = {
-            "uniform": torch.full((count,), most),
-            "pow2": 2**powers,
-            "uniform_pow2": 2**powers,
-        }[self.config.nested]
+        # Up to the first power that takes all: of 48 codes the last 16 would be taught by whole pictures alone.
+        powers = torch.randint(0, ceil(log2(most)) + 1, (count,), generator=generator)
+        ceilings = torch.full((count,), most) if self.config.nested == "uniform" else (2**powers).clamp(max=most)
         kept = ceilings
         if self.config.nested != "pow2":
             kept = 1 + (torch.rand(count, generator=generator, dtype=torch.float64) * ceilings).long()

@@ -68,6 +68,12 @@ def test_training_keeps_first_codes_by_its_draw(nested):
     assert build().draw_positions(4, torch.Generator()) is None
 
 
+@pytest.mark.parametrize("nested", ["pow2", "uniform_pow2"])
+def test_lengths_beyond_the_last_power_of_two_are_drawn_too(nested):
+    drawn = build(nested=nested, full=0.0).draw_positions(2000, torch.Generator().manual_seed(0))
+    assert set(drawn.tolist()) == ({1, 2, 4, 6} if nested == "pow2" else {1, 2, 3, 4, 5, 6})
+
+
 def test_every_part_learns_of_short_codes():
     tokenizer = build(nested="uniform").train()
     out = tokenizer(pictures(2, 3, 16, 16), positions=torch.tensor([1, 6]))
