@@ -18,7 +18,7 @@ from mmtok.codes import Codes, CodeSpec
 from mmtok.networks.base import EncoderConfig
 from mmtok.networks.queries import QueriesConfig, QueryNetworks
 from mmtok.quantizers.base import Quantizer
-from mmtok.tokenizers.base import Latents, register_tokenizer
+from mmtok.tokenizers.base import Latents, refuse_ids, register_tokenizer
 from mmtok.tokenizers.budget import Axis
 from mmtok.tokenizers.image import ImageTokenizer, ImageTokenizerConfig
 
@@ -98,6 +98,7 @@ class Image1dTokenizer(ImageTokenizer):
     @torch.inference_mode()
     def decode(self, codes: Codes) -> Tensor:
         """Codes -> pictures; smaller ones of a batch are followed by black, to be cut by `source_size`."""
+        refuse_ids(codes)
         sizes = codes.source_size
         if len(codes) < 2 or bool((sizes == sizes[0]).all()):
             return super().decode(codes)
