@@ -59,7 +59,7 @@ def gradients(name: str, rank: int, world: int, balance: bool) -> dict[str, Any]
     assert given.values is not None
     terms = {"pixel": (given.values * (1 + given.batch["teacher"].sum(1)[:, None, None])).square().mean()}
     terms["meaning"] = loss.measure(given)
-    terms = balanced(terms, {"meaning": 0.5} if balance else {}, [given.values])
+    terms = balanced(terms, {"meaning": 0.5} if balance else {}, given.values)
     at = [*loss.parameters(), given.values]
     found = torch.autograd.grad(torch.stack(list(terms.values())).sum(), at)
     return {
