@@ -19,7 +19,6 @@ PICTURES, TRIES, SOUNDS = 12, 3, 4
 """Captions to paint, pictures of each, and captions to speak in each of two languages."""
 SPOKEN = ("fr", "ca")
 SCALE = 3
-GRID = (4, 4)
 
 
 class Speaker:
@@ -35,16 +34,21 @@ class Speaker:
         self.signals = {
             prefix: AutoModel.from_pretrained(out / "bundles" / name, trust_remote_code=True).eval()
             for prefix, name in (("img", "image"), ("aud", "audio"))
+            if (out / "bundles" / name).is_dir()
         }
+        # Of pictures all grids are alike; a row of tokens has none.
+        grids = "img" in self.signals and self.vocab.spec("img").length == "grid"
+        self.grid = (4, 4) if grids else None
 
     def items(self, prefix: str, split: str) -> list[Item]:
         """See `held_out.items`."""
         name = {"img": "image", "aud": "audio"}[prefix]
         return items(self.out / "codes" / f"{name}-{split}", self.vocab, prefix, self.text)
 
-    def create(self, prefix: str, lines: Sequence[str], **limits: Any) -> list[Tensor]:
+    def create(self, prefix: str, lines: Sequence[str]) -> list[Tensor]:
         """A signal for each line such as "en: An owl.": (C, H, W) or (C, S)."""
         spec = self.vocab.spec(prefix)
+        limits: dict[str, Any] = {"grid": self.grid} if prefix == "img" and self.grid else {}
         place, made = self.vocab.find(spec), []
         for line in lines:
             prompt = torch.tensor([[self.text.bos_token_id, *self.text(line).input_ids, place.start]])
@@ -60,12 +64,12 @@ class Speaker:
             if ids[-1] != place.end:  # a sound that found no end: its last whole position is one
                 whole = (len(ids) - 1) // len(place.blocks) * len(place.blocks)
                 ids = torch.cat([ids[: whole + 1], ids.new_tensor([place.end])])
-            made.append(self.decode(prefix, ids, limits.get("grid")))
+            made.append(self.decode(prefix, ids))
         return made
 
-    def decode(self, prefix: str, ids: Sequence[int] | Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+    def decode(self, prefix: str, ids: Sequence[int] | Tensor) -> Tensor:
         """The signal behind the ids of one item."""
-        tok = self.signals[prefix]
+        tok, grid = self.signals[prefix], self.grid if prefix == "img" else None
         with torch.inference_mode():
             return tok.decode(tok.from_ids([torch.as_tensor(ids)], vocab=self.out / "vocab", grid=grid))[0]
 
@@ -80,21 +84,35 @@ class Speaker:
 def write_samples(out: Path, threads: int) -> None:
     """Write pictures.png, sounds/*.wav and captions.json into out/samples."""
     speaker, folder = Speaker(out, threads), out / "samples"
-    (folder / "sounds").mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    heard = [
+        item for prefix, paint in (("img", write_pictures), ("aud", write_sounds)) if prefix in speaker.signals
+        for item in paint(speaker, folder)
+    ]  # fmt: skip
+    said = [{"key": item.key, "right": item.caption, "said": speaker.caption(item)} for item in heard]
+    (folder / "captions.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_pictures(speaker: Speaker, folder: Path) -> list[Item]:
+    """Sheets of pictures from their codes and painted anew; the held-out items on them."""
     pictures = {split: some(speaker.items("img", split), ("en",), PICTURES) for split in ("train", "val")}
     for split, chosen in pictures.items():
-        rows = [[speaker.decode("img", item.ids, GRID) for item in chosen]]
+        rows = [[speaker.decode("img", item.ids) for item in chosen]]
         for _ in range(TRIES):
-            rows.append(speaker.create("img", [f"en: {item.caption}" for item in chosen], grid=GRID))
+            rows.append(speaker.create("img", [f"en: {item.caption}" for item in chosen]))
         sheet([item.caption for item in chosen], rows).save(folder / f"pictures-{split}.png")
-    spoken = [some(speaker.items("aud", "val"), (language,), SOUNDS) for language in SPOKEN]
-    for item in (item for chosen in spoken for item in chosen):
+    return pictures["val"]
+
+
+def write_sounds(speaker: Speaker, folder: Path) -> list[Item]:
+    """Names from their codes and spoken anew; the held-out items among them."""
+    (folder / "sounds").mkdir(exist_ok=True)
+    spoken = [one for language in SPOKEN for one in some(speaker.items("aud", "val"), (language,), SOUNDS)]
+    for item in spoken:
         [made] = speaker.create("aud", [f"{item.language}: {item.caption}"])
         for what, sound in (("codec", speaker.decode("aud", item.ids)), ("made", made)):
             speaker.signals["aud"].tokenizer.write(sound[None], folder / "sounds" / f"{item.key}.{what}.wav")
-    heard = [*pictures["val"], *(item for chosen in spoken for item in chosen)]
-    said = [{"key": item.key, "right": item.caption, "said": speaker.caption(item)} for item in heard]
-    (folder / "captions.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return spoken
 
 
 def some(chosen: list[Item], languages: Sequence[str], count: int) -> list[Item]:

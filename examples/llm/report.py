@@ -26,12 +26,15 @@ def write_report(out: Path, threads: int) -> dict[str, Any]:
     judge = Judge(LlamaForCausalLM.from_pretrained(out / "lm").eval(), text.bos_token_id, text.eos_token_id)
     report: dict[str, Any] = {}
     for prefix, name in MODALITIES.items():
+        if not (out / "codes" / f"{name}-val").is_dir():
+            continue
         seen, new = (items(out / "codes" / f"{name}-{split}", vocabulary, prefix, text) for split in ("train", "val"))
         spec = vocabulary.spec(prefix)
         learned = [code for item in seen for code in item.codes]
         price, entropy = unigram(learned, vocabulary.find(spec).blocks, spec.codebook_sizes)
         report[name] = {
             "codes": {"unigram_entropy": entropy} | judge.codes(new, price),
+            "lengths": lengths(new),
             "captions": {
                 language: judge.captions(
                     *([item for item in each if item.language == language] for each in (new, seen))
@@ -42,6 +45,12 @@ def write_report(out: Path, threads: int) -> dict[str, Any]:
     (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     print(tables(report))
     return report
+
+
+def lengths(items: Sequence[Item]) -> dict[str, float]:
+    """Codes of an item: mean, fewest and most."""
+    counts = [len(item.codes) for item in items]
+    return {"mean": sum(counts) / len(counts), "fewest": min(counts), "most": max(counts)}
 
 
 def unigram(codes: Sequence[int], blocks: Sequence[int], sizes: Sequence[int]) -> tuple[dict[int, float], float]:
@@ -152,10 +161,12 @@ class Judge:
 def tables(report: dict[str, Any]) -> str:
     """The figures as two tables of Markdown; what chance gives is in brackets."""
     keys = ("unigram", "model", "model_without_caption", "model_with_wrong_caption")
-    lines = ["| bits a code | samples | unigram | model | without caption | wrong caption |", "|---|" + "---:|" * 5]
+    heading = "| bits a code | samples | codes of each | unigram | model | without caption | wrong caption |"
+    lines = [heading, "|---|" + "---:|" * 6]
     for name, found in report.items():
-        code = found["codes"]
-        lines.append(_row(name, code["samples"], *(f"{code[key]:.2f}" for key in keys)))
+        code, size = found["codes"], found["lengths"]
+        each = f"{size['mean']:.1f} ({size['fewest']} to {size['most']})"
+        lines.append(_row(name, code["samples"], each, *(f"{code[key]:.2f}" for key in keys)))
     wins = "beats a wrong one | that is as long | by length alone"
     lines += [
         "",

@@ -15,15 +15,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 NAMES = {"image": "images", "audio": "sounds"}
 """Tokenizer -> the shard sets it is for."""
 SPLITS = ("train", "val")
-ORDERS = [f"--order={order}" for order in ("text,image", "image,text", "text,audio", "audio,text")]
-"""A document of each kind for each thing in each language."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,12 @@ class Sizes:
     image: tuple[str, ...] = ()
     """Further settings of the image tokenizer."""
     audio: tuple[str, ...] = ()
+    psnr: float | None = None
+    """dB that each picture's row of tokens is long enough for; None makes grids of 16 tokens of all."""
 
 
+ROWS = Sizes(image_steps=1200)
+"""A transformer takes about three times as long for an update as the convolutions of grids."""
 QUICK = Sizes(
     image_steps=4,
     audio_steps=4,
@@ -63,13 +65,19 @@ def main() -> int:
     parser.add_argument(
         "--quick", action="store_true", help="see that every step works, in a minute; nothing is learned"
     )
+    parser.add_argument("--only", choices=list(NAMES), help="leave out the other modality")
+    parser.add_argument(
+        "--psnr", type=float, metavar="DB", help="pictures as rows of tokens, each as long as this quality takes"
+    )
     args = parser.parse_args()
-    make(args.out, args.deb, args.threads, QUICK if args.quick else Sizes())
+    sizes = QUICK if args.quick else Sizes() if args.psnr is None else ROWS
+    sizes = replace(sizes, psnr=args.psnr)
+    make(args.out, args.deb, args.threads, sizes, (args.only,) if args.only else tuple(NAMES))
     return 0
 
 
-def make(out: Path, deb: Path | None, threads: int, sizes: Sizes) -> None:
-    """All steps, in order."""
+def make(out: Path, deb: Path | None, threads: int, sizes: Sizes, names: tuple[str, ...] = tuple(NAMES)) -> None:
+    """All steps, in order, for the tokenizers in `names`."""
     sys.path.insert(0, str(HERE.parent))  # what the demos share
     from data import write_shards
     from generate import write_samples
@@ -80,23 +88,31 @@ def make(out: Path, deb: Path | None, threads: int, sizes: Sizes) -> None:
 
     out.mkdir(parents=True, exist_ok=True)
     step(out, "data", write_shards, out / "data", deb)
-    for name, steps, more in (("image", sizes.image_steps, sizes.image), ("audio", sizes.audio_steps, sizes.audio)):
+    recipes = {
+        "image": ("image" if sizes.psnr is None else "row", sizes.image_steps, sizes.image),
+        "audio": ("audio", sizes.audio_steps, sizes.audio),
+    }
+    budgets = {"image": [] if sizes.psnr is None else ["--budget", f"psnr={sizes.psnr:g}"], "audio": []}
+    for name in names:
+        recipe, steps, more = recipes[name]
         where = [f"data.shards={out}/data/{NAMES[name]}/train", f"run_dir={out}/{name}"]
         length = [f"trainer.max_steps={steps}", f"trainer.threads={threads}"]
-        step(out, f"train-{name}", mmtok, "train", f"{HERE}/{name}.yaml", *where, *length, *more)
+        step(out, f"train-{name}", mmtok, "train", f"{HERE}/{recipe}.yaml", *where, *length, *more)
         step(out, f"export-{name}", mmtok, "export", f"{out}/{name}", f"{out}/bundles/{name}", "--overwrite")
-    bundles = [f"{out}/bundles/{name}" for name in NAMES]
+    bundles = [f"{out}/bundles/{name}" for name in names]
     new_rows = ["--hidden", str(sizes.hidden), "--init", "codebook"]
     step(out, "text", write_base, out / "data/images/train", out / "text", sizes.text_ids)
     merge = ["vocab", "merge", "--base", f"{out}/text", *bundles, "-o", f"{out}/vocab", *new_rows, "--overwrite"]
     step(out, "vocab", mmtok, *merge)
     for split in SPLITS:
-        codes = [f"{out}/codes/{name}-{split}" for name in NAMES]
-        for name, bundle, place in zip(NAMES, bundles, codes, strict=True):
+        codes = [f"{out}/codes/{name}-{split}" for name in names]
+        for name, bundle, place in zip(names, bundles, codes, strict=True):
             shards = f"{out}/data/{NAMES[name]}/{split}"
-            step(out, f"tokenize-{name}-{split}", mmtok, "tokenize", bundle, shards, place)
+            step(out, f"tokenize-{name}-{split}", mmtok, "tokenize", bundle, shards, place, *budgets[name])
+        # A document of each kind for each thing in each language.
+        orders = [f"--order={order}" for name in names for order in (f"text,{name}", f"{name},text")]
         rows = ["--to", "parquet", "--length", "256", "-o", f"{out}/packed/{split}", "--overwrite"]
-        step(out, f"pack-{split}", mmtok, "pack", *codes, "--vocab", f"{out}/vocab", *ORDERS, *rows)
+        step(out, f"pack-{split}", mmtok, "pack", *codes, "--vocab", f"{out}/vocab", *orders, *rows)
     shape = Shape(sizes.hidden, sizes.layers, sizes.lm_steps, threads)
     step(out, "lm", train, out / "packed", out / "vocab", out / "lm", shape)
     step(out, "samples", write_samples, out, threads)
