@@ -41,7 +41,7 @@ class Sizes:
     """dB that each picture's row of tokens is long enough for; None makes grids of 16 tokens of all."""
 
 
-ROWS = Sizes(image_steps=1200)
+ROWS = Sizes(image_steps=700)
 """A transformer takes about three times as long for an update as the convolutions of grids."""
 QUICK = Sizes(
     image_steps=4,
