@@ -44,8 +44,8 @@ class Setting(NamedTuple):
 SETTINGS = {
     "image": Setting(
         "image/unified_cifar", (), 600, ("psnr", "LPIPS-alex"),
-        {"reconstruction.features": "none", "prior.steps": 150, "prior.batch": 16, "prior.samples": 5000,
-         "prior.held_out": 500, "probe.samples": 7000, "probe.steps": 300},
+        {"reconstruction.features": "none", "prior.steps": 100, "prior.batch": 8, "prior.samples": 5000,
+         "prior.held_out": 200, "probe.samples": 5000, "probe.held_out": 1000, "probe.steps": 200},
     ),
     "audio": Setting(
         "audio/unified_digits", (), 600, ("si_sdr", "mel"),

@@ -14,7 +14,7 @@ from datamodules.base import DataConfig, register_data
 from datamodules.decode import DecodeError, decode, decode_image, image_extension
 from datamodules.module import ShardDataModule
 from datamodules.reader import SlotSample
-from datamodules.teacher import check_alike, member_of, read_features, require_teacher
+from datamodules.teacher import check_alike, member_of, read_features, require_teachers
 from mmtok.schema import ConfigError
 
 _FILTERS = {
@@ -85,9 +85,7 @@ class Images(ShardDataModule):
     def plan(self, *, seed: int, accumulate: int) -> None:
         """As of the base; also finds features that are missing."""
         super().plan(seed=seed, accumulate=accumulate)
-        if self.config.teacher:
-            for one in [*self.training_sets(), *self.validation_sets()]:
-                require_teacher(one, self.config.teacher)
+        require_teachers(self, self.config.teacher)
 
     def item(self, sample: SlotSample, training: bool) -> Picture:
         """One sample -> pixels (C, H, W) uint8, class, key, and what a teacher said of it."""

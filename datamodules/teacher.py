@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import ceil
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from datamodules.decode import DecodeError, decode
 from datamodules.remote import shown
 from datamodules.shards import ShardSet
 from mmtok.schema import ConfigError
+
+if TYPE_CHECKING:
+    from datamodules.module import ShardDataModule
 
 
 def member_of(teacher: str) -> str:
@@ -31,6 +35,16 @@ def require_teacher(source: ShardSet, teacher: str) -> None:
             f"mmtok shards features {shown(source.home)} -o OUT --teacher NAME (of sounds also when they are built: "
             "--features mfcc)."
         )
+
+
+def require_teachers(module: ShardDataModule, teacher: str) -> None:
+    """Refuse sets of a data module without the features of its teacher; an empty name asks for none.
+
+    Raises:
+        ConfigError: a set holds none.
+    """
+    for one in [*module.training_sets(), *module.validation_sets()] if teacher else ():
+        require_teacher(one, teacher)
 
 
 def read_features(members: Mapping[str, bytes], teacher: str, axes: Sequence[int]) -> np.ndarray:

@@ -12,6 +12,7 @@ from torch import Tensor
 from datamodules.base import DataConfig, register_data
 from datamodules.module import ShardDataModule
 from datamodules.reader import SlotSample
+from datamodules.teacher import read_features, require_teachers
 from datamodules.texts import Texts, document
 
 LONGEST = 4
@@ -25,6 +26,9 @@ class TextBytesConfig(DataConfig):
     """Length of a training crop of a document; shorter documents are padded at their end."""
     val_bytes: int = 4096
     """Validation takes documents from their beginning, up to this length."""
+    teacher: str = ""
+    """Features beside each document to give along, by the name of their member: minilm_document for
+    `minilm_document.npy`. One vector (F,) of the whole, whatever is cut out of it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,18 +48,29 @@ class Crop(NamedTuple):
     """Number of its class, -1 where there is none."""
     language: str
     key: str
+    features: np.ndarray | None = None
+    """(F,) float32; None where no teacher is asked for."""
 
 
 @register_data("text_bytes", TextBytesConfig)
 class TextBytes(ShardDataModule):
     """Batches of "x" (B, 1, S) of uint8, "lengths" (B,), "label" (B,) with -1 where there is none, "language", "key".
 
-    S is the length of a training crop, and in validation that of the longest document, no less.
+    "teacher" (B, F) where one is asked for. S is the length of a training crop, and in validation that of the longest
+    document, no less.
     """
 
     config: TextBytesConfig
     content = Texts.content
-    extensions = Texts.extensions
+
+    def __init__(self, config: DataConfig) -> None:
+        super().__init__(config)
+        self.extensions = (*Texts.extensions, "npy") if self.config.teacher else Texts.extensions
+
+    def plan(self, *, seed: int, accumulate: int) -> None:
+        """As of the base; also finds features that are missing."""
+        super().plan(seed=seed, accumulate=accumulate)
+        require_teachers(self, self.config.teacher)
 
     def item(self, sample: SlotSample, training: bool) -> Crop:
         source = (self.training_sets() if training else self.validation_sets())[sample.set]
@@ -69,12 +84,15 @@ class TextBytes(ShardDataModule):
             crop = whole_characters(data, 0, self.config.val_bytes)
         classes = source.manifest.classes
         label = classes.index(found.language) if classes and "cls" in sample.members else -1
-        return Crop(crop, label, found.language, found.key)
+        teacher = self.config.teacher
+        features = read_features(sample.members, teacher, (1,)) if teacher else None
+        return Crop(crop, label, found.language, found.key, features)
 
     def batch(self, items: list[Any]) -> dict[str, Any]:
         """Items -> tensors."""
-        texts, labels, languages, keys = zip(*items, strict=True)
-        return {
+        texts, labels, languages, keys, features = zip(*items, strict=True)
+        taught = {"teacher": torch.from_numpy(np.stack(features))} if self.config.teacher else {}
+        return taught | {
             "x": torch.from_numpy(padded(texts, self.config.bytes)),
             "lengths": torch.tensor([len(text) for text in texts]),
             "label": torch.tensor(labels),

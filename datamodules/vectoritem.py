@@ -27,6 +27,8 @@ class Item(NamedTuple):
     """As the source has it; the sample's own name leaves out what a file name cannot hold."""
     text: str = ""
     """What the vector was made of; empty where it was not read, or there is none."""
+    features: np.ndarray | None = None
+    """(F,) float32 of a teacher; None where none was asked for."""
 
 
 def read_item(name: str, members: Mapping[str, bytes], width: int | None = None) -> Item:
@@ -40,10 +42,11 @@ def read_item(name: str, members: Mapping[str, bytes], width: int | None = None)
     Raises:
         DecodeError: there is no vector, or it is of another type or width, or has numbers that are not finite.
     """
-    member = next((one for one in members if one.rpartition(".")[2] == "npy"), None)
-    if member is None:
+    # Beside the vector may lie a teacher's features, NAME.npy; keys with a dot leave no plain name.
+    named = sorted((one for one in members if one.rpartition(".")[2] == "npy"), key=lambda one: (one != "npy", one))
+    if not named:
         raise DecodeError(f"no vector among {sorted(members) or 'no members'}; known: npy")
-    vector = as_vector(decode("npy", members[member]), width)
+    vector = as_vector(decode("npy", members[named[0]]), width)
     about = decode("json", members["json"]) if "json" in members else {}
     key = about.get("key", name) if isinstance(about, dict) else name
     label = decode("cls", members["cls"]) if "cls" in members else -1

@@ -19,6 +19,7 @@ from datamodules.reader import SlotSample, count_bad
 from datamodules.remote import shown
 from datamodules.shardindex import ShardError
 from datamodules.shards import ShardSet
+from datamodules.teacher import read_features, require_teachers
 from datamodules.vectoritem import MEMBERS, Item, read_item, width_of
 from mmtok.schema import ConfigError
 
@@ -33,6 +34,9 @@ class VectorsConfig(DataConfig):
     """Numbers of a vector. None takes what the manifest says; vectors of another width are refused by name."""
     sample_items: int = 1_000_000
     """Vectors that a fitted tokenizer sees at most."""
+    teacher: str = ""
+    """Features of another space to give along with each vector, by the name of their member: minilm for `minilm.npy`,
+    of the text beside it. What is trained reads them; what is fitted does not."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,7 +51,7 @@ class VectorsConfig(DataConfig):
 
 @register_data("vectors", VectorsConfig)
 class Vectors(ShardDataModule):
-    """Batches of "x" (B, F) float32, finite; "label" (B,) with -1 where there is none; "key"."""
+    """Batches of "x" (B, F) float32, finite; "label" (B,) with -1 where there is none; "key"; a "teacher" (B, F')."""
 
     config: VectorsConfig
     content = ("npy",)
@@ -66,12 +70,15 @@ class Vectors(ShardDataModule):
         """As of the base; also finds sets whose vectors differ in width."""
         super().plan(seed=seed, accumulate=accumulate)
         self.width = self._agreed([*self.training_sets(), *self.validation_sets()])
+        require_teachers(self, self.config.teacher)
 
     def item(self, sample: SlotSample, training: bool) -> Item:
-        return read_item(sample.key, sample.members, self.width)
+        found, teacher = read_item(sample.key, sample.members, self.width), self.config.teacher
+        return found._replace(features=read_features(sample.members, teacher, (1,))) if teacher else found
 
     def batch(self, items: list[Any]) -> dict[str, Any]:
-        return {
+        taught = {"teacher": torch.from_numpy(np.stack([one.features for one in items]))} if self.config.teacher else {}
+        return taught | {
             "x": torch.from_numpy(np.stack([one.vector for one in items])),
             "label": torch.tensor([one.label for one in items]),
             "key": [one.key for one in items],

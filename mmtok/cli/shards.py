@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     features.add_argument("-o", "--out", type=Path, required=True, help="folder of the new set")
     features.add_argument(
         "--teacher", required=True, metavar="NAME[:FOLDER]",
-        help="efflite0, mfcc, minilm; or dinov2, siglip, wavlm with the folder of their weights",
+        help="efflite0, mfcc, minilm, minilm_document; or dinov2, siglip, wavlm with the folder of their weights",
     )  # fmt: skip
     features.add_argument("--cache-dir", help="folder for remote shards")
     info = actions.add_parser("info", help="say what a shard set holds")

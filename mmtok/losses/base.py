@@ -23,8 +23,8 @@ class LossConfig:
     balance: bool = False
     """Scale the term in each update so that its gradient at the codes' values is `weight` times as long as that of all
     terms that are not scaled. For terms of another nature, whose size says nothing (UniTok's, QLIP's question)."""
-    takes: ClassVar[Literal["signals", "logits"]] = "signals"
-    """What a tokenizer must give (`Tokenizer.gives`) for the term to measure it."""
+    takes: ClassVar[Literal["signals", "logits", "codes"]] = "signals"
+    """What a tokenizer must give (`Tokenizer.gives`) for the term to measure it; all give codes."""
 
     def filled(self, spec: CodeSpec, dim: int, has_first: bool = True) -> Self:
         """The config with what the term needs to know of the tokenizer.

@@ -22,8 +22,9 @@ from mmtok.schema import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig(LossConfig):
+    takes = "codes"
     features: int
-    """Features of each of the teacher's vectors: 768 of WavLM base, 1280 of EfficientNet-Lite0."""
+    """Features of each of the teacher's vectors: 768 of WavLM base, 1280 of EfficientNet-Lite0, 384 of MiniLM."""
     levels: Literal["first", "all"] = "first"
     """Whose values learn: the first of several levels (SpeechTokenizer, Mimi), or all of them together (UniTok)."""
     pool: bool = False
@@ -54,8 +55,10 @@ class DistillConfig(LossConfig):
             raise ValueError("distance=channel compares courses over an item, and pool=true leaves none. Use frame.")
 
     def filled(self, spec: CodeSpec, dim: int, has_first: bool = True) -> Self:
-        if spec.modality not in ("audio", "image"):
-            raise ConfigError(f"The loss 'distill' is of sounds and pictures, and this tokenizer of '{spec.modality}'.")
+        if spec.modality not in ("audio", "image") and not self.pool:
+            raise ConfigError(
+                f"A teacher of '{spec.modality}' tells of whole items and of no place in them. Use loss.NAME.pool=true."
+            )
         if self.levels == "first" and len(spec.codebook_sizes) < 2:
             raise ConfigError(f"{_NO_LEVEL} This one has {len(spec.codebook_sizes)}.")
         if self.levels == "first" and not has_first:

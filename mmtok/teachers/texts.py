@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,9 @@ import numpy as np
 from datamodules.decode import decode
 from datamodules.embedding import make_embedding
 from mmtok.teachers.base import Teacher, register_teacher
+
+PIECES, LETTERS = 4, 800
+"""Of a document that are read: the encoder takes about 200 English words at once."""
 
 
 @register_teacher
@@ -28,3 +32,29 @@ class MiniLM(Teacher):
 
     def about(self) -> dict[str, Any]:
         return {"about": "all-MiniLM-L6-v2 of the first line, of length 1", **self.embedding.about()}
+
+
+@register_teacher
+class MiniLMDocument(MiniLM):
+    """The same encoder over a document: the mean of what it says of its first pieces, of length 1.
+
+    It reads 256 of its tokens at once; a long document's first lines alone would stand for it.
+    """
+
+    name = "minilm_document"
+
+    def features(self, signals: Sequence[tuple[str, bytes]]) -> list[np.ndarray]:
+        pieces = [_pieces(decode("txt", data)) for _, data in signals]
+        found = self.embedding.embed([piece for one in pieces for piece in one])
+        means = [part.mean(0) for part in np.split(found, np.cumsum([len(one) for one in pieces])[:-1])]
+        return [mean / max(float(np.linalg.norm(mean)), 1e-6) for mean in means]
+
+    def about(self) -> dict[str, Any]:
+        said = f"all-MiniLM-L6-v2, mean over the first {PIECES} pieces of {LETTERS} characters, of length 1"
+        return super().about() | {"about": said}
+
+
+def _pieces(text: str) -> list[str]:
+    """The beginning of a document in pieces at spaces, one at least."""
+    beginning = " ".join(text[: 2 * PIECES * LETTERS].split())
+    return textwrap.wrap(beginning, LETTERS, break_on_hyphens=False)[:PIECES] or [""]

@@ -186,7 +186,7 @@ def test_what_is_missing_is_named():
         ConfigError, match=r"first of several levels: use quantizer.name=split, rq or residual, or levels=all. This one"
     ):
         build(CodeSpec("audio", (1024,), 320, sample_rate=16000))
-    with pytest.raises(ConfigError, match=r"of sounds and pictures, and this tokenizer of 'vector'"):
+    with pytest.raises(ConfigError, match="A teacher of 'vector' tells of whole items"):
         build(CodeSpec("vector", (8, 8)))
     with pytest.raises(ConfigError, match=r"in a row have no place in the picture. Use loss.NAME.pool=true"):
         build(CodeSpec("image", (8, 8), positions=4))
