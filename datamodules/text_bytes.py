@@ -12,7 +12,7 @@ from torch import Tensor
 from datamodules.base import DataConfig, register_data
 from datamodules.module import ShardDataModule
 from datamodules.reader import SlotSample
-from datamodules.teacher import read_features, require_teachers
+from datamodules.teacher import check_alike, read_features, require_teachers
 from datamodules.texts import Texts, document
 
 LONGEST = 4
@@ -91,6 +91,8 @@ class TextBytes(ShardDataModule):
     def batch(self, items: list[Any]) -> dict[str, Any]:
         """Items -> tensors."""
         texts, labels, languages, keys, features = zip(*items, strict=True)
+        if self.config.teacher:
+            check_alike(features, keys, self.config.teacher, 1)
         taught = {"teacher": torch.from_numpy(np.stack(features))} if self.config.teacher else {}
         return taught | {
             "x": torch.from_numpy(padded(texts, self.config.bytes)),

@@ -19,7 +19,7 @@ from datamodules.reader import SlotSample, count_bad
 from datamodules.remote import shown
 from datamodules.shardindex import ShardError
 from datamodules.shards import ShardSet
-from datamodules.teacher import read_features, require_teachers
+from datamodules.teacher import check_alike, read_features, require_teachers
 from datamodules.vectoritem import MEMBERS, Item, read_item, width_of
 from mmtok.schema import ConfigError
 
@@ -77,7 +77,10 @@ class Vectors(ShardDataModule):
         return found._replace(features=read_features(sample.members, teacher, (1,))) if teacher else found
 
     def batch(self, items: list[Any]) -> dict[str, Any]:
-        taught = {"teacher": torch.from_numpy(np.stack([one.features for one in items]))} if self.config.teacher else {}
+        features = [one.features for one in items if one.features is not None]
+        if features:
+            check_alike(features, [one.key for one in items], self.config.teacher, 1)
+        taught = {"teacher": torch.from_numpy(np.stack(features))} if features else {}
         return taught | {
             "x": torch.from_numpy(np.stack([one.vector for one in items])),
             "label": torch.tensor([one.label for one in items]),
