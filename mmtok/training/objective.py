@@ -18,7 +18,7 @@ def check_objective(config: RunConfig, tokenizer: Tokenizer) -> None:
     check_data(config.data, tokenizer.spec.modality)
     for name, term in config.loss.items():
         if term is not None and term.takes not in (tokenizer.gives, "codes"):
-            fit = [one for one in losses.names() if losses.config_class(one).takes in (tokenizer.gives, "codes")]
+            fit = [one for one in losses.names() if losses.config_class(one).takes == tokenizer.gives]
             raise ConfigError(
                 f"loss.{name}.name={losses.name_of(term)} compares {term.takes}, and this tokenizer gives "
                 f"{tokenizer.gives}. Use one of: {', '.join(fit)}."
