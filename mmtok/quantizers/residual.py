@@ -13,7 +13,8 @@ from math import log2
 from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from mmtok.quantizers import beam as beams
 from mmtok.quantizers.base import Context, Quantized, QuantizerConfig, quantizers, register_quantizer
@@ -33,6 +34,8 @@ class ResidualConfig(QuantizerConfig):
     """One codebook for all levels."""
     dropout: float = 0.0
     """Share of training items that keep only their first n levels, n uniform in 1 .. depth. The trainer draws."""
+    absent: Literal["zero", "learned"] = "zero"
+    """What stands for a dropped level, which is never the first: nothing, or a learned vector that starts at zero."""
     residual_grad: Literal["stop", "pass"] = "stop"
     """Whether the residual carries a gradient through the levels before it. With `stop` every level's commitment pulls
     on the latents; with `pass` the straight-through steps cancel, and only the first one's does."""
@@ -48,6 +51,7 @@ class ResidualConfig(QuantizerConfig):
         super().__post_init__()
         object.__setattr__(self, "inner", quantizers.parse(self.inner, "inner", dim=self.dim))
         _check(self.depth, self.dropout, self.shrink, self.beam, self.train_beam)
+        _check_absent(self.absent, self.dropout, self.depth)
         if max(self.beam, self.train_beam) > 1 and not isinstance(self.inner, LookupConfig):
             name = quantizers.name_of(self.inner)
             raise ValueError(f"beam follows codes of a table, and '{name}' has none. Leave beam out, or use inner vq.")
@@ -66,6 +70,14 @@ def _check(depth: int, dropout: float, shrink: float = 1.0, beam: int = 1, train
         raise ValueError(f"shrink must be in (0, 1], got {shrink}")
     if min(beam, train_beam) < 1:
         raise ValueError(f"beam and train_beam must be 1 path or more, got {beam} and {train_beam}")
+
+
+def _check_absent(absent: str, dropout: float, depth: int) -> None:
+    if absent == "learned" and (dropout == 0 or depth == 1):
+        raise ValueError(
+            f"absent=learned has nothing to learn from: dropout={dropout:g} and depth={depth} drop no level. "
+            "Set dropout above 0 and a depth of 2 or more, or leave absent out."
+        )
 
 
 def _check_width(beam: int, codes: int, depth: int) -> None:
@@ -93,6 +105,7 @@ class Residual(Nested):
         self.depth, self.drops = config.depth, config.dropout > 0
         self.straight_through, self.rotates = built[0].straight_through, built[0].rotates
         self.learns, self.noisy = built[0].learns, built[0].noisy
+        self.absent = nn.Parameter(torch.zeros(config.depth - 1, config.dim)) if config.absent == "learned" else None
 
     def quantize(self, z: Tensor, context: Context) -> Quantized:
         passes = self.settings.residual_grad == "pass"
@@ -100,10 +113,11 @@ class Residual(Nested):
         masks, counts = self._masks(z, context)
         values, residual, first = torch.zeros_like(z), z, None
         paths = self._search(z, masks if context.levels is not None else None)
+        depth = self.settings.depth
         ids: list[Tensor] = []
         losses: dict[str, Tensor] = {}
         stats: dict[str, Tensor] = {}
-        for level in range(self.settings.depth):
+        for level in range(depth):
             scale = self.settings.shrink**level
             seed = None if context.seed is None else context.seed + level
             hints = {"grid": context.grid, "seed": seed, "valid": counts[level], "chosen": paths[level]}
@@ -121,6 +135,12 @@ class Residual(Nested):
             residual = left
         if self.rotates and once:  # one turn onto the sum, for the same reason
             values = estimate("rotate", z, values)
+        if self.absent is not None:
+            # Without dropped levels too: under DDP a parameter is part of every pass, or of none.
+            kept = z.new_full((z.shape[0], depth), True, dtype=torch.bool)
+            if context.levels is not None:
+                kept = context.levels[:, None] > torch.arange(depth, device=z.device)
+            values = values + self._stand_in(self.absent, kept[:, :, None])
         return Quantized(values, torch.cat(ids, 1), losses, stats, first)
 
     def relax(self, z: Tensor) -> Tensor:
@@ -148,7 +168,17 @@ class Residual(Nested):
         total = torch.zeros_like(values[0])
         for value in values:  # in the order of the forward pass, so that the sum is the same bit by bit
             total = total + value
+        if self.absent is not None:
+            kept = F.pad(ids[:, ::each] >= 0, (0, 0, 0, self.settings.depth - len(values)))
+            total = total + self._stand_in(self.absent, kept)
         return total
+
+    def _stand_in(self, absent: Tensor, kept: Tensor) -> Tensor:
+        """(B, T or 1, D), the sum of what stands for levels that are not `kept` (B, depth, T or 1); nothing does where
+        all are gone, which is no code.
+        """
+        missing = (~kept[:, 1:] & kept[:, :1]).to(absent.dtype)
+        return torch.stack([missing[:, level, :, None] * absent[level] for level in range(len(absent))]).sum(0)
 
     @torch.no_grad()
     def fit(self, z: Tensor, seed: int = 0) -> None:
@@ -205,6 +235,8 @@ class RQConfig(VQConfig):
     """One codebook for all levels."""
     dropout: float = 0.0
     """Share of training items that keep only their first n levels."""
+    absent: Literal["zero", "learned"] = "zero"
+    """What stands for a dropped level: nothing, or a learned vector."""
     residual_grad: Literal["stop", "pass"] = "stop"
     """Whether the residual carries a gradient through the levels before it."""
     beam: int = 1
@@ -215,6 +247,7 @@ class RQConfig(VQConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check(self.depth, self.dropout, beam=self.beam, train_beam=self.train_beam)
+        _check_absent(self.absent, self.dropout, self.depth)
         _check_width(max(self.beam, self.train_beam), self.codebook_size, self.depth)
 
 
@@ -224,7 +257,7 @@ class RQ(Residual):
 
     def __init__(self, config: RQConfig) -> None:
         inner = config.as_vq(config.dim)
-        names = ("depth", "shared", "dropout", "residual_grad", "beam", "train_beam")
+        names = ("depth", "shared", "dropout", "absent", "residual_grad", "beam", "train_beam")
         fields = {name: getattr(config, name) for name in names}
         super().__init__(ResidualConfig(config.dim, inner, **fields))
         self.config = config

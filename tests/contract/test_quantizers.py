@@ -41,6 +41,7 @@ BLOCKS: dict[str, dict[str, Any]] = {name: {"name": name} for name in quantizer_
     "gumbel-soft": {"name": "gumbel", "codebook_size": 32, "straight": False, "anneal_updates": 2},
     "residual-gumbel": {"name": "residual", "inner": {"name": "gumbel", "codebook_size": 32}, "depth": 2},
     "rq-beam": {"name": "rq", "depth": 3, "codebook_size": 32, "beam": 3, "train_beam": 3},
+    "rq-absent": {"name": "rq", "depth": 3, "codebook_size": 32, "dropout": 0.5, "absent": "learned"},
     "rq-pass": {"name": "rq", "depth": 3, "residual_grad": "pass", "codebook_size": 32},
     "fsq-bare": {"name": "fsq", "levels": [2] * DIM, "project": False},
     "residual-fsq": {"name": "residual", "inner": "fsq", "depth": 3, "shrink": 0.25},

@@ -27,6 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "simvq-low": {"name": "simvq", "code_dim": 4, "codebook_size": 32, "l2": True},
     "ibq-low": {"name": "ibq", "code_dim": 4, "codebook_size": 32, "l2": True, **ENTROPY},
     "simvq-entropy": {"name": "simvq", "codebook_size": 32, **ENTROPY},
+    "rq-absent": {"name": "rq", "depth": 3, "dropout": 0.5, "absent": "learned", **KEEPS},
     "rq-entropy": {"name": "rq", "depth": 2, **KEEPS, **ENTROPY},
     "bsq-groups": {"name": "bsq", "bits": 7, "group_size": 3, "temperature": 0.5, "entropy_weight": 0.5},
     "gumbel-soft": {"name": "gumbel", "codebook_size": 32, "straight": False, "anneal_updates": 2, "kl_weight": 0.1},
