@@ -15,6 +15,7 @@ from mmtok.export.folder import is_model, read_model
 from mmtok.registry import load_plugins
 from mmtok.seal import broken_seal
 from mmtok.tokenizers.base import Tokenizer, build_tokenizer
+from mmtok.tokenizers.predictor import attach
 
 LAST = "last.ckpt"
 
@@ -38,8 +39,14 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", raw: bool = Fa
     """
     check_device(device)
     if is_model(path):
-        return read_model(path).to(device)
-    return tokenizer_of(open_checkpoint(path).content, raw=raw).to(device)
+        return attach(read_model(path), Path(path)).to(device)
+    found = open_checkpoint(path)
+    return attach(tokenizer_of(found.content, raw=raw), home_of(found.path)).to(device)
+
+
+def home_of(checkpoint: Path) -> Path:
+    """The run directory of a checkpoint, or else its folder."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
 
 
 def check_device(device: str | torch.device) -> None:

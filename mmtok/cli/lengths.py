@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from mmtok.cli import pictures
 from mmtok.cli.subject import kind_of, kinds, subject_of
 
 if TYPE_CHECKING:
+    from mmtok.cli.subject import Subject
     from mmtok.evaluation.lengths import Lengths
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -18,6 +20,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "N,...", "help": "numbers of positions or levels that all items keep (default: powers of two, all)",
     },
     "--targets": {"metavar": "DB,...", "help": "qualities that are searched for: PSNR of pictures, else SNR"},
+    "--fit": {
+        "type": int, "metavar": "N", "help": "first fit a predictor of lengths to N training items, beside the run, "
+        "for --budget psnr=30,predicted",
+    },
+    "--confidence": {
+        "type": float, "metavar": "SHARE", "help": "items that should be as good as the target, by the predictor "
+        "(default 0.8)",
+    },
 }  # fmt: skip
 
 
@@ -44,12 +54,41 @@ def run(args: argparse.Namespace) -> int:
     step = "" if subject.step is None else f"-step-{subject.step}"
     target = args.out or subject.folder / "evaluation" / f"lengths-{held_out.name}{step}.json"
     check_writable(target)
-    found = measure_lengths(tokenizer.to(device), unpadded(held_out, device), lengths, targets)
+    tokenizer.to(device)
+    if args.fit is not None:
+        print(fit(subject, args, device))
+    how = {} if args.confidence is None else {"confidence": args.confidence}
+    found = measure_lengths(tokenizer, unpadded(held_out, device), lengths, targets, **how)
     notes = {"run": str(args.run), "step": subject.step, "weights": subject.weights, **held_out.notes()}
     target.write_text(json.dumps(finite(found.to_dict()) | {"choices": notes}, indent=2) + "\n", encoding="utf-8")
     print(tables(found))
     print(f"wrote {target}")
     return 0
+
+
+def fit(subject: Subject, args: argparse.Namespace, device: str) -> str:
+    """Fit a predictor to training items, write it beside the run, and say how well it does.
+
+    Raises:
+        ValueError: there is no run, whose training items are known and in whose directory it can stand.
+    """
+    from mmtok.evaluation.heldout import HeldOut
+    from mmtok.evaluation.lengths import unpadded
+    from mmtok.evaluation.predictor import fit_predictor
+    from mmtok.tokenizers.predictor import FILE, attach
+
+    if subject.config is None:
+        raise ValueError(f"--fit needs training items, and {args.run} is no run. Fit it there.")
+    kind = kinds()[kind_of(subject.tokenizer)]
+    shards = subject.data.shards
+    sets = shards if isinstance(shards, str) else tuple(one.path for one in shards)
+    data = dataclasses.replace(kind.adjust(subject.data, args), val_shards=sets)
+    fitted = fit_predictor(subject.tokenizer, unpadded(HeldOut(data, samples=args.fit), device))
+    path = subject.folder / FILE
+    fitted.predictor.save(path)
+    attach(subject.tokenizer, subject.folder)
+    share = f"{fitted.explained:.0%} of the variance of {fitted.predictor.quality}"
+    return f"wrote {path}: predicts {share} of items it was not fitted to, among {fitted.items:,} training items\n"
 
 
 def numbers(text: str | None, option: str, kind: type) -> list[Any]:
@@ -66,7 +105,9 @@ def numbers(text: str | None, option: str, kind: type) -> list[Any]:
 
 def tables(found: Lengths) -> str:
     """Both answers for a terminal."""
-    from mmtok.evaluation.lengths import rows_by_length, rows_of_search
+    from mmtok.evaluation.lengths import rows_by_length, rows_of_prediction, rows_of_search
 
     lines = [f"{found.samples:,} items, codes cut along their {found.axis}", *rows_by_length(found)]
-    return "\n".join(lines + (["", *rows_of_search(found)] if found.searched else []))
+    for more in (rows_of_search(found) if found.searched else [], rows_of_prediction(found)):
+        lines += ["", *more] if more else []
+    return "\n".join(lines)

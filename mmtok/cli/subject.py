@@ -114,15 +114,16 @@ def subject_of(args: argparse.Namespace) -> Subject:
 def _trained(args: argparse.Namespace) -> Subject:
     """The tokenizer of a run, and its own data."""
     from mmtok.config import FitConfig, parse_any
-    from mmtok.loading import open_checkpoint, tokenizer_of
+    from mmtok.loading import home_of, open_checkpoint, tokenizer_of
+    from mmtok.tokenizers.predictor import attach
 
     path, checkpoint, _ = open_checkpoint(args.run)
     config = parse_any(checkpoint["mmtok"]["config"])
-    folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    folder = home_of(path)
     if isinstance(config, FitConfig):
         return Subject(tokenizer_of(checkpoint), config.data, folder, weights="fitted")
     weights = "averaged" if config.optim.ema and not args.raw else "as trained"
-    tokenizer = tokenizer_of(checkpoint, raw=args.raw)
+    tokenizer = attach(tokenizer_of(checkpoint, raw=args.raw), folder)
     return Subject(tokenizer, config.data, folder, config, checkpoint["global_step"], weights)
 
 

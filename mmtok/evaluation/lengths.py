@@ -26,9 +26,19 @@ DEFINITIONS = {
     "tokens": "mean codes that those steps are",
     "fixed": "the fewest steps that, the same for all, give as large a share the quality",
     "crossed": "share of items of which some shorter code was good enough and a longer one was not",
+    "predicted": "the same by the predictor of lengths, with its share of items that should be as good (confidence)",
     "rank_correlation": "Spearman's, of steps kept and the bytes of the item as PNG (pictures) or FLAC (sounds)",
     "decodes": "passes of the decoder that a search took, beside one without",
 }
+
+
+class Predicted(NamedTuple):
+    """What the predictor of lengths makes of a wanted quality."""
+
+    confidence: float
+    met: float
+    kept: float
+    tokens: float
 
 
 class Searched(NamedTuple):
@@ -47,6 +57,8 @@ class Searched(NamedTuple):
     """A batch, mean."""
     counts: tuple[int, ...]
     """Items by steps kept, 0 .. all."""
+    predicted: Predicted | None = None
+    """Without decoding, where the tokenizer has a predictor."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +76,23 @@ class Lengths:
 
     def to_dict(self) -> dict[str, Any]:
         """For a report."""
-        rows = [one._asdict() | {"counts": list(one.counts)} for one in self.searched]
+        rows = [
+            one._asdict()
+            | {"counts": list(one.counts), "predicted": one.predicted._asdict() if one.predicted else None}
+            for one in self.searched
+        ]
         plain = {"axis": self.axis, "quality": self.quality, "samples": self.samples}
         return plain | {"by_length": list(self.by_length), "searched": rows, "definitions": DEFINITIONS}
 
 
 @torch.inference_mode()
 def measure_lengths(
-    tokenizer: Tokenizer, batches: Iterable[Tensor], lengths: Sequence[int], targets: Sequence[float]
+    tokenizer: Tokenizer,
+    batches: Iterable[Tensor],
+    lengths: Sequence[int],
+    targets: Sequence[float],
+    *,
+    confidence: float = Quality.confidence,
 ) -> Lengths:
     """Decode every item at each length, and search for the length of each target.
 
@@ -80,6 +101,7 @@ def measure_lengths(
         batches: signals x of one size each, as `encode` takes them.
         lengths: steps of the axis, the same for all items.
         targets: wanted qualities in dB: PSNR of pictures, signal to noise of sounds.
+        confidence: of the predictor of lengths, where there is one that fits.
 
     Raises:
         ValueError: codes cannot be cut, or there is nothing to measure.
@@ -90,6 +112,10 @@ def measure_lengths(
     table: dict[int, list[Tensor]] = {length: [] for length in sorted(set(lengths))}
     costs: dict[int, list[Tensor]] = {length: [] for length in table}
     kept: dict[float, list[Any]] = {target: [] for target in targets}
+    predictor = tokenizer.length_predictor
+    if predictor is not None and not predictor.fits:
+        predictor = None
+    told: dict[float, list[Tensor]] = {target: [] for target in targets}
     sizes: list[int] = []
     spec = tokenizer.spec
     bits = torch.tensor([np.log2(size) for size in spec.codebook_sizes])
@@ -105,12 +131,22 @@ def measure_lengths(
             for target in targets:
                 quality = Quality(psnr=target) if picture else Quality(snr=target)
                 kept[target].append(quality.search(tokenizer, x, latents))
+                if predictor is not None:
+                    steps = predictor.choose(latents, target, confidence)
+                    codes = tokenizer.code(latents, **{axis: steps})
+                    good = figure(x, tokenizer.decode(codes), within) >= target
+                    told[target].append(torch.stack([good, steps, (codes.ids >= 0).sum((1, 2))], 1).cpu())
             sizes += [packed_size(one, spec.sample_rate) for one in x.cpu()]
     if not sizes:
         raise ValueError("There is nothing to measure: no signal came.")
     figures = {length: torch.cat(rows) for length, rows in table.items()}
     rows = [_row(length, figures[length], torch.cat(costs[length]), name) for length in figures]
-    searched = [_searched(target, found, figures, torch.tensor(sizes)) for target, found in kept.items()]
+    searched = [
+        _searched(target, found, figures, torch.tensor(sizes))._replace(
+            predicted=Predicted(confidence, *torch.cat(told[target]).double().mean(0).tolist()) if predictor else None
+        )
+        for target, found in kept.items()
+    ]
     return Lengths(axis, name, len(sizes), tuple(rows), tuple(searched))
 
 
@@ -194,6 +230,16 @@ def rows_of_search(found: Lengths) -> list[str]:
              f"{one.crossed:.1%}", ranks, f"{one.decodes:.1f}"]
         )  # fmt: skip
     return _aligned(cells)
+
+
+def rows_of_prediction(found: Lengths) -> list[str]:
+    """Lines of a table: what the predictor makes of it; none without one."""
+    told = [(one.target, one.predicted) for one in found.searched if one.predicted]
+    if not told:
+        return []
+    cells = [[f"{found.quality} dB", "met", "kept", "tokens", "decodes"]]
+    cells += [[f"{target:g}", f"{one.met:.1%}", f"{one.kept:.1f}", f"{one.tokens:,.1f}", "0"] for target, one in told]
+    return [f"predicted, confidence {told[0][1].confidence:g}", *_aligned(cells)]
 
 
 def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:

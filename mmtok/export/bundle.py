@@ -37,6 +37,7 @@ from mmtok.schema import to_plain
 from mmtok.tensorfile import write_tensors
 from mmtok.tokenizers.base import Tokenizer
 from mmtok.tokenizers.exported import build_exported, leave_out
+from mmtok.tokenizers.predictor import FILE as LENGTHS
 
 CODEBOOK, USAGE, CARD, LICENSE = "codebook.safetensors", "usage.json", "README.md", "LICENSE"
 Part = Literal["both", "encoder", "decoder"]
@@ -104,6 +105,8 @@ def _write(
     name: str,
 ) -> None:
     origin = tokenizer.fingerprint()
+    if tokenizer.length_predictor is not None and tokenizer.length_predictor.fits:
+        tokenizer.length_predictor.save(folder / LENGTHS)
     tokenizer = folded(tokenizer, made.plugins)
     tokenizer._origin = origin
     items = golden(tokenizer, part)

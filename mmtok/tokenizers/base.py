@@ -18,6 +18,7 @@ from mmtok.networks.optimize import optimize
 from mmtok.quantizers.base import Quantized, Quantizer, QuantizerConfig, quantizers
 from mmtok.registry import Registry
 from mmtok.tokenizers.budget import Axis, Budget
+from mmtok.tokenizers.predictor import LengthPredictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,8 @@ class Tokenizer(nn.Module):
     """What a pass gives of x: the same signal again, or logits of each of its values."""
     suffix: str
     """Of the files `write` makes: ".png"."""
+    length_predictor: LengthPredictor | None = None
+    """What tells the quality of items at each length without decoding, where one was fitted."""
     _origin: str = ""
     """Fingerprint of what an optimized copy was made of; its own weights are the same in another form."""
 

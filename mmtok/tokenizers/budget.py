@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mmtok.codes import Codes
+from mmtok.tokenizers.predictor import require_predictor
 
 if TYPE_CHECKING:
     from mmtok.tokenizers.base import Latents, Tokenizer
@@ -28,8 +29,10 @@ Axis = Literal["levels", "positions"]
 class Budget:
     """What `encode(x, budget=...)` takes beside a number of levels."""
 
-    decodes = False
-    """Whether the decoder is needed."""
+    @property
+    def decodes(self) -> bool:
+        """Whether the decoder is needed."""
+        return False
 
     def check(self, tokenizer: Tokenizer) -> None:
         """Refuse a tokenizer that cannot spend it, before its first item.
@@ -79,13 +82,25 @@ class Quality(Budget):
     """Of one's own: higher is better."""
     at_least: float | None = None
     """Wanted of `measure`."""
-
-    decodes = True
+    predicted: bool = False
+    """Ask the predictor beside the tokenizer instead of searching: one pass of the encoder, none of the decoder."""
+    confidence: float = 0.8
+    """With `predicted`, the share of items that should be as good, of those that can be."""
 
     def __post_init__(self) -> None:
         given = [name for name in ("psnr", "snr", "measure") if getattr(self, name) is not None]
         if len(given) != 1 or (self.measure is None) != (self.at_least is None):
             raise ValueError("A quality is one of psnr=DB, snr=DB, or measure=FUNCTION with at_least=FIGURE.")
+        if self.predicted and self.measure is not None:
+            raise ValueError(
+                "predictors know psnr or snr, not a measure of one's own. Search for it, without predicted."
+            )
+        if not 0 <= self.confidence <= 1:
+            raise ValueError(f"confidence={self.confidence} is a share of items, in [0, 1].")
+
+    @property
+    def decodes(self) -> bool:
+        return not self.predicted
 
     def check(self, tokenizer: Tokenizer) -> None:
         super().check(tokenizer)
@@ -93,8 +108,15 @@ class Quality(Budget):
             raise ValueError("a quality is of signals, and this tokenizer is for texts. Use Tokens or Bits.")
         if self.psnr is not None and tokenizer.spec.modality != "image":
             raise ValueError("psnr is of pictures. Use Quality(snr=DB) for other signals.")
+        if self.predicted:
+            require_predictor(tokenizer, self._name())
 
     def spend(self, tokenizer: Tokenizer, x: Tensor, latents: Latents) -> Codes:
+        if self.predicted:
+            self.check(tokenizer)
+            predictor = require_predictor(tokenizer, self._name())
+            kept = predictor.choose(latents, self._target(), self.confidence)
+            return tokenizer.code(latents, **{require_axis(tokenizer): kept})
         return self.search(tokenizer, x, latents).codes
 
     def search(self, tokenizer: Tokenizer, x: Tensor, latents: Latents) -> Found:
@@ -115,6 +137,9 @@ class Quality(Budget):
             high, low = middle.where(fits, high), low.where(fits, (middle + 1).minimum(high))
         crossed = (passed & (order < first)).any(0)
         return Found(trial.code(high), high, first < len(ladder), crossed, trial.decodes)
+
+    def _name(self) -> str:
+        return "psnr" if self.psnr is not None else "snr"
 
     def _measure(self) -> Measure:
         return self.measure or (psnr if self.psnr is not None else snr)
@@ -139,11 +164,11 @@ class Found(NamedTuple):
     """Passes of the decoder that it took."""
 
 
-_NAMED: dict[str, Callable[[float], Budget]] = {
+_NAMED: dict[str, Callable[..., Budget]] = {
     "tokens": lambda value: Tokens(int(value)),
     "bits": Bits,
-    "psnr": lambda value: Quality(psnr=value),
-    "snr": lambda value: Quality(snr=value),
+    "psnr": lambda value, **how: Quality(psnr=value, **how),
+    "snr": lambda value, **how: Quality(snr=value, **how),
 }
 """What `budget_of` knows."""
 
@@ -162,18 +187,32 @@ def levels_alone(budget: int | Budget | None, how: str) -> int | None:
 def budget_of(text: str | int | Budget | None) -> int | Budget | None:
     """A budget as people write it: "3" levels, "tokens=64", "bits=1000", "psnr=30", "snr=12"; None for none.
 
+    "psnr=30,predicted" asks the predictor, and "psnr=30,predicted=0.9" with that confidence.
+
     Raises:
         ValueError: it is none of these.
     """
     if text is None or isinstance(text, int | Budget):
         return text
+    text, comma, way = text.partition(",")
     name, equals, value = text.partition("=")
     try:
-        return _NAMED[name](float(value)) if equals else int(text)
-    except (KeyError, ValueError) as error:
+        if not (equals or comma):
+            return int(text)
+        return _NAMED[name](float(value), **(_how(way) if comma else {}))
+    except (KeyError, ValueError, TypeError) as error:
         raise ValueError(
-            f"budget={text} is none of: a number of levels, tokens=N, bits=N, psnr=DB (pictures), snr=DB."
+            f"budget={text}{comma}{way} is none of: a number of levels, tokens=N, bits=N, psnr=DB (pictures), snr=DB; "
+            "a quality may be followed by ,predicted or ,predicted=SHARE."
         ) from error
+
+
+def _how(way: str) -> dict[str, float]:
+    """What follows a comma: "predicted", or "predicted=0.9"."""
+    name, equals, share = way.partition("=")
+    if name != "predicted" or (equals and not 0 <= float(share) <= 1):
+        raise ValueError(way)
+    return {"predicted": True, **({"confidence": float(share)} if equals else {})}
 
 
 class _Trial:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mmtok.cli import main
+from tests.conftest import SMALL
 from tests.mmtok.export import tiny
 
 
@@ -54,3 +55,35 @@ def test_codes_of_one_length_are_refused(tmp_path, capsys):
     plain = tiny.row_tokenizer(tmp_path / "plain", nested="none")
     assert evaluate(plain, tiny.pictures(tmp_path / "set", 3)) == 2
     assert "codes have one length" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def trained(shards, tmp_path_factory):
+    """A run whose codes can be cut."""
+    folder = tmp_path_factory.mktemp("lengths") / "run"
+    own = [word for word in SMALL if not word.startswith("quantizer")]
+    rq = "quantizer={name: rq, depth: 4, codebook_size: 8, dropout: 0.5}"
+    words = ["train", "image/demo", "logger/quiet", f"data.shards={shards}/train", f"run_dir={folder}", *own, rq]
+    assert main(words) == 0
+    return folder
+
+
+def test_a_predictor_is_fitted_beside_the_run_and_spends_budgets(trained, photograph, tmp_path, capsys):
+    words = ["evaluate", str(trained), "--task", "lengths", "--samples", "8", "--targets", "8"]
+    assert main(["encode", str(trained), str(photograph), "-o", str(tmp_path), "--budget", "psnr=8,predicted"]) == 2
+    assert "has no predictor of lengths" in capsys.readouterr().err
+    assert main([*words, "--fit", "40", "--confidence", "0.9"]) == 0
+    assert (trained / "lengths.safetensors").is_file()
+    said = capsys.readouterr().out
+    assert "among 40 training items" in said
+    assert "predicted, confidence 0.9" in said
+    found = json.loads(next((trained / "evaluation").glob("lengths-*.json")).read_text())
+    assert {"confidence", "met", "kept", "tokens"} == {*found["searched"][0]["predicted"]}
+    assert main(["encode", str(trained), str(photograph), "-o", str(tmp_path), "--budget", "psnr=8,predicted"]) == 0
+    assert main([*words, "--raw"]) == 0  # other weights have no predictor yet
+    assert "predicted" not in capsys.readouterr().out
+
+
+def test_what_was_not_trained_here_cannot_be_fitted(row, tmp_path, capsys):
+    assert evaluate(row, tiny.pictures(tmp_path / "set", 3), "--fit", "40", "--out", str(tmp_path / "o.json")) == 2
+    assert "is no run" in capsys.readouterr().err
