@@ -20,7 +20,9 @@ from mmtok.tokenizers.predictor import attach
 LAST = "last.ckpt"
 
 
-def load(path: str | Path, *, device: str | torch.device = "cpu", raw: bool = False) -> Tokenizer:
+def load(
+    path: str | Path, *, device: str | torch.device = "cpu", raw: bool = False, digits: int | None = None
+) -> Tokenizer:
     """The tokenizer of a run (its last checkpoint, averaged weights where there are any), or an imported one.
 
     Where the last checkpoint is damaged, the newest whole one is taken, with a warning that names both.
@@ -30,6 +32,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", raw: bool = Fa
             transformers or diffusers that is a tokenizer here (`mmtok.export.formats`).
         device: where to put it.
         raw: take the weights as trained instead of their average; imported ones have no other.
+        digits: keep the leading digits of codes alone, a smaller vocabulary, where the quantizer's have some.
 
     Returns:
         A tokenizer in eval mode: `.encode(x) -> Codes`, `.decode(codes) -> x`, `.spec`.
@@ -39,9 +42,11 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", raw: bool = Fa
     """
     check_device(device)
     if is_model(path):
-        return attach(read_model(path), Path(path)).to(device)
-    found = open_checkpoint(path)
-    return attach(tokenizer_of(found.content, raw=raw), home_of(found.path)).to(device)
+        tokenizer = attach(read_model(path), Path(path))
+    else:
+        found = open_checkpoint(path)
+        tokenizer = attach(tokenizer_of(found.content, raw=raw), home_of(found.path))
+    return (tokenizer if digits is None else tokenizer.prefix(digits)).to(device)
 
 
 def home_of(checkpoint: Path) -> Path:

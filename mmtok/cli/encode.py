@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--budget", type=str, metavar="N|NAME=N", help="how much of a code to keep: a number of levels, or tokens=64, "
-        "bits=1000, psnr=30 (pictures) or snr=12, of each file for itself (searched, or psnr=30,predicted); where codes can be cut"
+        "bits=1000, psnr=30 (pictures) or snr=12, of each file for itself; psnr=30,predicted searches nothing"
     )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="where to compute (cpu, cuda)")
     add_tile_argument(parser)

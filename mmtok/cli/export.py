@@ -52,6 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", type=Path, metavar="OUT", help="the same")
     parser.add_argument("--as", dest="form", choices=list(WRITTEN), help="a model of which library and class")
     parser.add_argument("--raw", action="store_true", help="the weights as trained instead of their average")
+    parser.add_argument(
+        "--digits", type=int, metavar="N", help="keep the leading N digits of codes alone: a smaller vocabulary, of lfq, "
+        "bsq or fsq trained with dropout"
+    )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace what exists")
     half = parser.add_mutually_exclusive_group()
     half.add_argument("--encoder-only", action="store_true", help="leave the decoder out")
@@ -96,7 +100,7 @@ def native(args: argparse.Namespace, out: Path) -> int:
     from mmtok.loading import load
     from mmtok.tokenizers.fitted import FittedTokenizer
 
-    tokenizer = load(args.tokenizer, raw=args.raw)
+    tokenizer = load(args.tokenizer, raw=args.raw, digits=args.digits)
     if isinstance(tokenizer, FittedTokenizer):
         raise ValueError(f"--as {args.form} is for what was trained, and {args.tokenizer} was fitted. Leave --as out.")
     form = WRITTEN[args.form]
@@ -128,7 +132,7 @@ def bundle(args: argparse.Namespace, out: Path) -> int:
     from mmtok.export.token_spec import TokenSpec
     from mmtok.tokenizers.subword import SubwordTokenizer
 
-    tokenizer, provenance = read_origin(args.tokenizer, raw=args.raw)
+    tokenizer, provenance = read_origin(args.tokenizer, raw=args.raw, digits=args.digits)
     if isinstance(tokenizer, SubwordTokenizer):
         return vocabulary(args, out, tokenizer, provenance)
 

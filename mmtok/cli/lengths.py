@@ -36,18 +36,21 @@ def run(args: argparse.Namespace) -> int:
 
     from mmtok.cli.reconstruct import check_writable
     from mmtok.evaluation.heldout import HeldOut
-    from mmtok.evaluation.lengths import measure_lengths, unpadded
+    from mmtok.evaluation.lengths import measure_digits, measure_lengths, unpadded
     from mmtok.evaluation.report import finite
     from mmtok.loading import check_device
     from mmtok.tokenizers.budget import ladder_of, require_axis, steps_of
 
     subject = subject_of(args)
     tokenizer, kind = subject.tokenizer, kinds()[kind_of(subject.tokenizer)]
-    axis, most = require_axis(tokenizer), steps_of(tokenizer)
-    lengths = numbers(args.lengths, "--lengths", int) or ladder_of(most)
+    by_digits = tokenizer.axis is None and tokenizer.quantizer.drops_digits
+    axis, most = ("digits", tokenizer.quantizer.digits) if by_digits else (require_axis(tokenizer), steps_of(tokenizer))
+    lengths = numbers(args.lengths, "--lengths", int) or (list(range(1, most + 1)) if by_digits else ladder_of(most))
     if wrong := [length for length in lengths if not 1 <= length <= most]:
         raise ValueError(f"--lengths={wrong[0]}: this tokenizer has 1 to {most} {axis}.")
     targets = numbers(args.targets, "--targets", float)
+    if by_digits and (targets or args.fit is not None):
+        raise ValueError("all items of a vocabulary have codes of as many digits. Leave --targets and --fit out.")
     held_out = HeldOut(kind.adjust(subject.data, args), shards=args.shards, samples=args.samples)
     device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     check_device(device)
@@ -58,7 +61,11 @@ def run(args: argparse.Namespace) -> int:
     if args.fit is not None:
         print(fit(subject, args, device))
     how = {} if args.confidence is None else {"confidence": args.confidence}
-    found = measure_lengths(tokenizer, unpadded(held_out, device), lengths, targets, **how)
+    signals = unpadded(held_out, device)
+    if by_digits:
+        found = measure_digits(tokenizer, signals, lengths)
+    else:
+        found = measure_lengths(tokenizer, signals, lengths, targets, **how)
     notes = {"run": str(args.run), "step": subject.step, "weights": subject.weights, **held_out.notes()}
     target.write_text(json.dumps(finite(found.to_dict()) | {"choices": notes}, indent=2) + "\n", encoding="utf-8")
     print(tables(found))

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--budget", metavar="N|NAME=N", help="how much of a code to keep: a number of levels, or tokens=64, bits=1000, "
-        "psnr=30 (pictures) or snr=12, of each item for itself (searched, or psnr=30,predicted); where codes can be cut"
+        "psnr=30 (pictures) or snr=12, of each item for itself; psnr=30,predicted searches nothing"
     )  # fmt: skip
     parser.add_argument(
         "--keep", metavar="EXT,...", help="members that go along (default: txt,cls, where there are any); '' for none"

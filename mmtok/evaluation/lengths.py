@@ -66,7 +66,7 @@ class Lengths:
     """Both answers."""
 
     axis: str
-    """Along what codes are cut: positions or levels."""
+    """Along what codes are cut: positions or levels; or digits, whose leading ones are a smaller vocabulary."""
     quality: str
     """psnr or snr."""
     samples: int
@@ -148,6 +148,38 @@ def measure_lengths(
         for target, found in kept.items()
     ]
     return Lengths(axis, name, len(sizes), tuple(rows), tuple(searched))
+
+
+@torch.inference_mode()
+def measure_digits(tokenizer: Tokenizer, batches: Iterable[Tensor], digits: Sequence[int]) -> Lengths:
+    """Decode every item from the leading digits of its codes: what a smaller vocabulary is worth.
+
+    Args:
+        tokenizer: whose quantizer's codes have digits.
+        batches: signals x of one size each, as `encode` takes them.
+        digits: how many, the same for all items.
+
+    Raises:
+        ValueError: codes have not as many digits, or there is nothing to measure.
+    """
+    figure, name = (psnr, "psnr") if tokenizer.spec.modality == "image" else (snr, "snr")
+    family = {count: tokenizer.prefix(count) for count in sorted(set(digits))}
+    quality: dict[int, list[Tensor]] = {count: [] for count in family}
+    costs: dict[int, list[Tensor]] = {count: [] for count in family}
+    with evaluating(tokenizer):
+        for x in batches:
+            latents = tokenizer.embed(x)
+            within = counting(latents.source_size, x)
+            for count, small in family.items():
+                codes = small.eval().code(latents)
+                quality[count].append(figure(x, small.decode(codes), within).cpu())
+                tokens = (codes.ids >= 0).sum((1, 2)).cpu().float()
+                costs[count].append(torch.stack([tokens, tokens * np.log2(small.spec.codebook_sizes[0])], 1))
+    samples = sum(map(len, next(iter(quality.values()), [])))
+    if not samples:
+        raise ValueError("There is nothing to measure: no signal came.")
+    rows = [_row(count, torch.cat(quality[count]), torch.cat(costs[count]), name) for count in family]
+    return Lengths("digits", name, samples, tuple(rows), ())
 
 
 def unpadded(held_out: HeldOut, device: str | torch.device) -> Iterator[Tensor]:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmtok.export.folder import CONFIG, is_model, marker_of
-from mmtok.loading import load, open_checkpoint, tokenizer_of
+from mmtok.loading import home_of, load, open_checkpoint, tokenizer_of
 from mmtok.schema import read_json
 from mmtok.tokenizers.base import Tokenizer
+from mmtok.tokenizers.predictor import attach
 
 EVALUATION = "evaluation.json"
 """In a bundle; a run has a folder of them."""
@@ -52,12 +53,24 @@ class Origin(NamedTuple):
     provenance: Provenance
 
 
-def read_origin(path: str | Path, *, raw: bool = False) -> Origin:
+def read_origin(path: str | Path, *, raw: bool = False, digits: int | None = None) -> Origin:
     """A run, a checkpoint, an import or a bundle, as `mmtok.load` takes them, with what it tells of itself.
 
+    Args:
+        path: of it.
+        raw: take the weights as trained instead of their average.
+        digits: keep the leading digits of codes alone; what was measured of whole codes is no measure of these.
+
     Raises:
-        ValueError: it cannot be loaded.
+        ValueError: it cannot be loaded, or has not as many digits.
     """
+    origin = _read_origin(path, raw)
+    if digits is None:
+        return origin
+    return Origin(origin.tokenizer.prefix(digits), replace(origin.provenance, evaluations={}))
+
+
+def _read_origin(path: str | Path, raw: bool) -> Origin:
     name = Path(path).resolve().name
     if is_model(path):
         return Origin(load(path), _of_folder(Path(path), name))
@@ -78,7 +91,7 @@ def read_origin(path: str | Path, *, raw: bool = False) -> Origin:
         plugins=tuple(settings["plugins"]),
         sample=about.get("sample", {}),
     )
-    return Origin(tokenizer_of(found.content, raw=raw), made)
+    return Origin(attach(tokenizer_of(found.content, raw=raw), home_of(found.path)), made)
 
 
 def published(made: Provenance) -> Provenance:

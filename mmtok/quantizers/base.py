@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtok.exporting import exporting
-from mmtok.quantizers.given import check_fields, check_ids, check_latents, check_levels
+from mmtok.quantizers.given import check_each, check_fields, check_ids, check_latents
 from mmtok.reduce import merge_stats, per_rank, reduce_stats
 from mmtok.registry import Registry
 
@@ -40,6 +40,9 @@ class Context(NamedTuple):
     seed: Tensor | None = None
     """(B,) int64, of the noise of each item, for quantizers that add some; None means none. Drawn by the trainer for
     the whole global batch. Callers may give an int, which stands for as many seeds."""
+    digits: Tensor | None = None
+    """(B,) int64, leading digits to keep of each item's codes, 1 .. digits; the others read as zero. Drawn by the
+    trainer for the whole global batch. Callers may give an int, which stands for as many."""
     chosen: Tensor | None = None
     """(B, T) int64, codes to take instead of the nearest, where a search over levels has chosen; of tables of codes."""
     valid: Tensor | None = None
@@ -84,6 +87,10 @@ class Quantizer(nn.Module):
     """Levels that can be kept or dropped by the hint `levels`, the last first; 1 where ids are all or nothing."""
     drops: bool = False
     """Whether training drops levels (`draw_levels`), so that each number of them is of use."""
+    digits: int = 1
+    """Digits of a code whose leading ones are a code of a smaller codebook (`prefix`); 1 where there is no such."""
+    drops_digits: bool = False
+    """Whether training drops digits (`draw_digits`), so that each number of them is of use."""
     straight_through: bool = False
     """Whether the gradient of the values with respect to the latents is the identity."""
     rotates: bool = False
@@ -105,7 +112,9 @@ class Quantizer(nn.Module):
         """
         check_latents(z, self.config.dim)
         if hints.get("levels") is not None:
-            hints["levels"] = self._levels(hints["levels"], z, least=0)
+            hints["levels"] = self._each("levels", hints["levels"], z, 0, self.depth)
+        if hints.get("digits") is not None:
+            hints["digits"] = self._each("digits", hints["digits"], z, 1, self.digits)
         if mask is not None and not self.pointwise:
             name = quantizers.name_of(self.config)
             raise ValueError(f"'{name}' codes whole grids, so it takes no mask. Encode signals of one size together.")
@@ -127,7 +136,7 @@ class Quantizer(nn.Module):
     def encode(self, z: Tensor, mask: Tensor | None = None, **hints: Any) -> Tensor:
         """(B, T, D) -> ids (B, L, T)."""
         if hints.get("levels") is not None:
-            hints["levels"] = self._levels(hints["levels"], z, least=1)
+            hints["levels"] = self._each("levels", hints["levels"], z, 1, self.depth)
         return self(z, mask, **hints).ids
 
     def decode(self, ids: Tensor, **hints: Any) -> Tensor:
@@ -176,6 +185,19 @@ class Quantizer(nn.Module):
         """Levels to keep (count,) of as many items in training, or None for all; drawn by the trainer."""
         return None
 
+    def draw_digits(self, count: int, generator: torch.Generator) -> Tensor | None:
+        """Leading digits to keep (count,) of as many items in training, or None for all; drawn by the trainer."""
+        return None
+
+    def prefix(self, digits: int) -> Quantizer:
+        """The quantizer of the codes' leading digits: its ids are those of this one over the product of the others.
+
+        Raises:
+            ValueError: codes have no digits, or not as many.
+        """
+        name = quantizers.name_of(self.config)
+        raise ValueError(f"codes of '{name}' have no digits that could be left out. Use lfq, bsq or fsq with dropout.")
+
     def merge(self, stats: Mapping[str, Tensor], more: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Stats of two accumulated batches as one. `stats` may be empty."""
         return merge_stats(stats, more)
@@ -208,16 +230,14 @@ class Quantizer(nn.Module):
         inner = [module for module in self.modules() if isinstance(module, Quantizer) and module is not self]
         return any([module.revive() for module in inner])  # noqa: C419, every one of them is asked
 
-    def _levels(self, levels: Tensor | int, z: Tensor, least: int) -> Tensor:
-        """The hint `levels` as one number an item, checked."""
-        if isinstance(levels, int):
-            if not least <= levels <= self.depth:
-                raise ValueError(
-                    f"levels={levels}, but this quantizer has levels to keep from {least} to {self.depth}."
-                )
-            levels = torch.full(z.shape[:1], levels, device=z.device)
-        check_levels(levels, z, self.depth, least)
-        return levels
+    def _each(self, name: str, value: Tensor | int, z: Tensor, least: int, most: int) -> Tensor:
+        """A hint of levels or digits as one number an item, checked."""
+        if isinstance(value, int):
+            if not least <= value <= most:
+                raise ValueError(f"{name}={value}, but this quantizer has {name} to keep from {least} to {most}.")
+            value = torch.full(z.shape[:1], value, device=z.device)
+        check_each(name, value, z, least, most)
+        return value
 
     def _count(self, mask: Tensor) -> Tensor:
         """Valid latents a rank of mask (..., B, T), 1 at least. Ranks hold equal numbers only without a mask, and meet

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmtok.exporting import exporting
 from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig
+from mmtok.quantizers.digits import check_dropout, draw, leading, whole
 from mmtok.quantizers.entropy import JointSum, binary_entropy, negated_entropy, weights
 
 
@@ -32,12 +33,16 @@ class BitsConfig(QuantizerConfig):
     """Softness of the assignment in the entropies: minus squared distances over it are the logits."""
     commitment_weight: float = 0.0
     """Weight of the squared distance of the latents from their code. The entropy of the samples does the same work."""
+    dropout: float = 0.0
+    """Share of training items that keep only their first n bits, n uniform in 1 .. bits, so that the first bits are a
+    code of a smaller codebook (`prefix`). The trainer draws. Usage counts the items that keep all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 1 <= self.bits <= 24:
             name = self.label
             raise ValueError(f"{name}.bits must be 1 to 24, got {self.bits}. Use product with inner {name} for more.")
+        check_dropout(self.label, self.dropout)
         if self.temperature <= 0:
             raise ValueError(f"{self.label}.temperature must be above 0, got {self.temperature}")
 
@@ -56,7 +61,8 @@ class Bits(Quantizer):
     def __init__(self, config: BitsConfig) -> None:
         super().__init__()
         self.settings = config
-        self.codebook_sizes = (2**config.bits,)
+        self.codebook_sizes, self.digits = (2**config.bits,), config.bits
+        self.drops_digits = config.dropout > 0
         self.project_in = nn.Linear(config.dim, config.bits)
         self.project_out = nn.Linear(config.bits, config.dim)
         # Persistent, though derivable: loaders that build on the meta device restore only what is saved.
@@ -69,13 +75,34 @@ class Bits(Quantizer):
         ids = (bits * self.strides).sum(-1)
         straight = corners + (latents - latents.detach())  # adds an exact zero: the values are those of `decode`
         losses = self._losses(latents, corners, context)
-        return Quantized(self.project_out(straight), ids[:, None], losses, self._stats(ids, bits, context.mask))
+        counted = whole(context.digits, self.digits, context.mask)
+        stats = self._stats(ids, bits, counted)
+        if context.digits is not None:
+            assert counted is not None
+            straight = straight * leading(context.digits, self.digits)
+            ids = ids.where(counted, -1)
+        return Quantized(self.project_out(straight), ids[:, None], losses, stats)
 
     def relax(self, z: Tensor) -> Tensor:
         return self.project_out(self._latents(z.float()))
 
     def dequantize(self, ids: Tensor, context: Context) -> Tensor:
         return self.project_out(self._corners(ids[:, 0].clamp(min=0)))
+
+    def draw_digits(self, count: int, generator: torch.Generator) -> Tensor | None:
+        return draw(count, self.digits, self.settings.dropout, generator)
+
+    @torch.no_grad()
+    def prefix(self, digits: int) -> Quantizer:
+        if not 1 <= digits <= self.digits:
+            raise ValueError(f"digits={digits}, but codes of this quantizer have 1 to {self.digits} bits.")
+        small = type(self)(replace(self.settings, bits=digits, dropout=0.0)).to(self.strides.device)
+        small.project_in.weight.copy_(self.project_in.weight[:digits])
+        small.project_in.bias.copy_(self.project_in.bias[:digits])
+        # Corners on a sphere lie nearer to zero the more of them there are.
+        small.project_out.weight.copy_(self.project_out.weight[:, :digits] * (self.side / small.side))
+        small.project_out.bias.copy_(self.project_out.bias)
+        return small.train(self.training)
 
     def code_table(self) -> Tensor:
         return self._corners(torch.arange(self.codebook_sizes[0], device=self.strides.device))
@@ -116,7 +143,7 @@ class Bits(Quantizer):
 
     def _stats(self, ids: Tensor, bits: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """How often each code, and each pair of bits, was set."""
-        valid = torch.ones_like(ids) if mask is None else mask.long()
+        valid = torch.ones_like(ids) if mask is None else mask.long().expand_as(ids)
         counts = valid.new_zeros(self.codebook_sizes[0]).index_add_(0, ids.flatten(), valid.flatten())
         ones = (bits * valid[..., None]).flatten(0, 1).float()
         return {"counts": counts, "bit_products": ones.T @ ones}

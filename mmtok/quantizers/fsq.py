@@ -6,13 +6,14 @@ There is no codebook to learn, so none to collapse; the price is a fixed, axis-a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
 from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig, register_quantizer
+from mmtok.quantizers.digits import check_dropout, draw, leading, whole
 from mmtok.quantizers.given import readable
 
 _GAIN = 1.7
@@ -27,11 +28,16 @@ class FSQConfig(QuantizerConfig):
     project: bool = True
     """Linear layers from `dim` channels to the grid's and back. Without, `dim` is the number of levels: the encoder's
     last layer is the projection then, and the levels of a `residual` share it."""
+    dropout: float = 0.0
+    """Share of training items that keep only the leading digits of their codes, those of the last n channels, n uniform
+    in 1 .. channels, so that these are a code of a smaller codebook (`prefix`). The trainer draws. Usage counts the
+    items that keep all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if min(self.levels, default=0) < 2:
             raise ValueError(f"fsq.levels must each be at least 2, got {self.levels}")
+        check_dropout("fsq", self.dropout)
         if not self.project and self.dim != len(self.levels):
             raise ValueError(
                 f"fsq.project=false takes latents of as many channels as fsq.levels has: dim={self.dim}, but "
@@ -51,7 +57,8 @@ class FSQ(Quantizer):
         super().__init__()
         self.config = config
         self.codebook_sizes = (prod(config.levels),)
-        channels = len(config.levels)
+        self.digits = channels = len(config.levels)
+        self.drops_digits = config.dropout > 0
         self.project_in = nn.Linear(config.dim, channels) if config.project else nn.Identity()
         self.project_out = nn.Linear(channels, config.dim) if config.project else nn.Identity()
         radix = torch.tensor(config.levels)
@@ -70,13 +77,37 @@ class FSQ(Quantizer):
         # Integers from here: an index added up in bfloat16 is wrong from 2^8 on (image.md trap 11).
         ids = (rounded.long() * self.strides).sum(-1)
         digits = rounded + (bounded - bounded.detach())  # straight-through: this order adds an exact zero
-        return Quantized(self._values(digits), ids[:, None], {}, {"counts": self._counts(ids, context.mask)})
+        points, counted = self._spread(digits), whole(context.digits, self.digits, context.mask)
+        stats = {"counts": self._counts(ids, counted)}
+        if context.digits is not None:
+            assert counted is not None
+            points = points * leading(context.digits, self.digits).flip(-1)  # the last channel is most significant
+            ids = ids.where(counted, -1)
+        return Quantized(self.project_out(points), ids[:, None], {}, stats)
 
     def relax(self, z: Tensor) -> Tensor:
-        return self._values(self._bound(self.project_in(z.float())))
+        return self.project_out(self._spread(self._bound(self.project_in(z.float()))))
 
     def dequantize(self, ids: Tensor, context: Context) -> Tensor:
         return self.project_out(self._points(ids[:, 0].clamp(min=0)))
+
+    def draw_digits(self, count: int, generator: torch.Generator) -> Tensor | None:
+        return draw(count, self.digits, self.config.dropout, generator)
+
+    @torch.no_grad()
+    def prefix(self, digits: int) -> Quantizer:
+        if not 1 <= digits <= self.digits:
+            raise ValueError(f"digits={digits}, but codes of this quantizer have 1 to {self.digits} digits.")
+        if not (isinstance(self.project_in, nn.Linear) and isinstance(self.project_out, nn.Linear)):
+            raise ValueError("fsq without projections has no code of fewer digits. Use fsq.project=true.")
+        small = FSQ(replace(self.config, levels=self.config.levels[-digits:], dropout=0.0)).to(self.radix.device)
+        assert isinstance(small.project_in, nn.Linear)
+        assert isinstance(small.project_out, nn.Linear)
+        small.project_in.weight.copy_(self.project_in.weight[-digits:])
+        small.project_in.bias.copy_(self.project_in.bias[-digits:])
+        small.project_out.weight.copy_(self.project_out.weight[:, -digits:])
+        small.project_out.bias.copy_(self.project_out.bias)
+        return small.train(self.training)
 
     def code_table(self) -> Tensor:
         return self._points(torch.arange(self.codebook_sizes[0], device=self.radix.device))
@@ -88,16 +119,16 @@ class FSQ(Quantizer):
 
     def _points(self, ids: Tensor) -> Tensor:
         """Ids (...) -> grid points (..., channels) in [-1, 1]."""
-        digits = ids[..., None] // self.strides % self.radix
-        return digits.float() * (2 / (self.radix - 1)) - 1
+        return self._spread((ids[..., None] // self.strides % self.radix).float())
 
     def _counts(self, ids: Tensor, mask: Tensor | None) -> Tensor:
-        weight = torch.ones_like(ids, dtype=torch.float32) if mask is None else mask.float()
+        weight = torch.ones_like(ids, dtype=torch.float32) if mask is None else mask.float().expand_as(ids)
         return weight.new_zeros(self.codebook_sizes[0]).index_add_(0, ids.flatten(), weight.flatten())
 
     def _bound(self, x: Tensor) -> Tensor:
         """Squash each channel into [-0.499, radix - 0.501], so that rounding gives 0 .. radix - 1."""
         return (_GAIN * x).sigmoid() * (self.radix - 0.002) - 0.499
 
-    def _values(self, digits: Tensor) -> Tensor:
-        return self.project_out(digits * (2 / (self.radix - 1)) - 1)
+    def _spread(self, digits: Tensor) -> Tensor:
+        """0 .. radix - 1 -> [-1, 1]."""
+        return digits * (2 / (self.radix - 1)) - 1

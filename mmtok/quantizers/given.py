@@ -52,22 +52,22 @@ def check_latents(z: Tensor, dim: int) -> None:
         )
 
 
-def check_levels(levels: Tensor, z: Tensor, depth: int, least: int) -> None:
-    """Refuse a hint `levels` that is not one number an item, in `least` .. `depth`.
+def check_each(name: str, value: Tensor, z: Tensor, least: int, most: int) -> None:
+    """Refuse a hint (`levels`, `digits`) that is not one number an item, in `least` .. `most`.
 
     Raises:
         ValueError: it is not.
     """
-    if levels.shape != z.shape[:1] or levels.is_floating_point():
+    if value.shape != z.shape[:1] or value.is_floating_point():
         raise ValueError(
-            f"levels must be whole numbers ({z.shape[0]},), one an item, or an int for all, got {levels.dtype} "
-            f"{tuple(levels.shape)}."
+            f"{name} must be whole numbers ({z.shape[0]},), one an item, or an int for all, got {value.dtype} "
+            f"{tuple(value.shape)}."
         )
-    if levels.numel() and readable(levels) and not z.requires_grad:
-        low, high = (int(end) for end in levels.aminmax())
-        if low < least or high > depth:
+    if value.numel() and readable(value) and not z.requires_grad:
+        low, high = (int(end) for end in value.aminmax())
+        if low < least or high > most:
             wrong = low if low < least else high
-            raise ValueError(f"levels={wrong}, but this quantizer has levels to keep from {least} to {depth}.")
+            raise ValueError(f"{name}={wrong}, but this quantizer has {name} to keep from {least} to {most}.")
 
 
 def check_ids(ids: Tensor, sizes: Sequence[int]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from mmtok.quantizers.base import Quantizer, QuantizerConfig, quantizers
+from mmtok.quantizers.digits import refuse_inner
 
 
 def prefixed(part: int, stats: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -33,6 +34,7 @@ class Nested(Quantizer):
         """Make the parts; returns the distinct ones."""
         self.count, self.shared = count, shared
         built = [quantizers.build(inner) for _ in range(1 if shared else count)]
+        refuse_inner(built[0])
         self.parts = nn.ModuleList(built)
         return built
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtok.quantizers.base import Context, Quantized, QuantizerConfig, quantizers, register_quantizer
+from mmtok.quantizers.digits import refuse_inner
 from mmtok.quantizers.nested import Nested, add_losses, prefixed
 
 
@@ -58,6 +59,8 @@ class Split(Nested):
         self.count, self.shared = 2, False
         self.parts = nn.ModuleList(quantizers.build(inner) for inner in (config.semantic, config.acoustic))
         semantic, acoustic = self._part(0), self._part(1)
+        for part in (semantic, acoustic):
+            refuse_inner(part)
         if not (semantic.codebook_sizes and acoustic.codebook_sizes):
             raise ValueError("split.semantic and split.acoustic must both have codes. Use vq, fsq or rq, say.")
         self.codebook_sizes = semantic.codebook_sizes + acoustic.codebook_sizes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -172,6 +173,7 @@ class Tokenizer(nn.Module):
         *,
         levels: Tensor | None = None,
         positions: Tensor | None = None,
+        digits: Tensor | None = None,
         seed: Tensor | int | None = None,
     ) -> Reconstruction:
         """One pass of training or validation.
@@ -181,10 +183,13 @@ class Tokenizer(nn.Module):
             lengths: (B,) valid samples of each item, where padded.
             levels: (B,) quantizer levels to keep of each item.
             positions: (B,) first positions to keep of each item, where they come in an order (`draw_positions`).
+            digits: (B,) leading digits to keep of each item's codes, of quantizers whose codes have some.
             seed: for quantizers that add noise.
         """
         size = tuple(x.shape[2:])
-        return self.reconstruct(self.embed(x, lengths), size, levels=levels, positions=positions, seed=seed)
+        return self.reconstruct(
+            self.embed(x, lengths), size, levels=levels, positions=positions, digits=digits, seed=seed
+        )
 
     def reconstruct(
         self,
@@ -193,11 +198,13 @@ class Tokenizer(nn.Module):
         *,
         levels: Tensor | None = None,
         positions: Tensor | None = None,
+        digits: Tensor | None = None,
         seed: Tensor | int | None = None,
     ) -> Reconstruction:
         """What follows the encoder in a pass; `size` is that of the signals, the rest as in `forward`."""
         latents = latents.first(positions)
-        quantized = self.quantizer(latents.z, latents.mask, grid=latents.grid, levels=levels, seed=seed)
+        hints = {"grid": latents.grid, "levels": levels, "digits": digits, "seed": seed}
+        quantized = self.quantizer(latents.z, latents.mask, **hints)
         y = self.synthesise(quantized.values, latents.grid, size, mask=latents.mask, gain=latents.gain)
         return Reconstruction(y, quantized, latents)
 
@@ -257,6 +264,19 @@ class Tokenizer(nn.Module):
     def cut_in_training(self) -> bool:
         """Whether training cuts codes along the axis, so that every length is of use."""
         return self.quantizer.drops
+
+    def prefix(self, digits: int) -> Self:
+        """The tokenizer of the leading digits of its codes, a smaller vocabulary, with the same networks.
+
+        Raises:
+            ValueError: codes have no digits, or not as many.
+        """
+        small = copy.copy(self)
+        # A module's copy shares its table of parts.
+        small._modules = dict(self._modules)
+        small.quantizer = self.quantizer.prefix(digits).requires_grad_(next(self.parameters()).requires_grad)
+        small.length_predictor, small._origin = None, ""
+        return small
 
     def kept_levels(self, count: int, budget: int | None) -> Tensor | None:
         """The hint `levels` (count,) that a budget means to the quantizer; None where none is given.

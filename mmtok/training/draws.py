@@ -53,6 +53,14 @@ def draw_positions(
     return None if drawn is None else drawn[rank::world][part]
 
 
+def draw_digits(
+    quantizer: Quantizer, seed: int, step: int, batch_size: int, *, rank: int, world: int, part: slice
+) -> Tensor | None:
+    """Leading digits to keep (B,) of this rank's items, or None where the quantizer keeps all. Arguments as above."""
+    drawn = quantizer.draw_digits(batch_size, generator(seed, 5, step))
+    return None if drawn is None else drawn[rank::world][part]
+
+
 def draw_seeds(
     quantizer: Quantizer, seed: int, step: int, batch_size: int, *, rank: int, world: int, part: slice
 ) -> Tensor | None:

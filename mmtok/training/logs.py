@@ -63,8 +63,8 @@ class LogConfig:
     media_keep: int = 60
     """Grids kept in `media/`; the oldest beyond the powers of two go first."""
     lengths: bool = True
-    """Validate codes of a few lengths too, where training cuts them (`nested`, `dropout`): three or four more passes of
-    the decoder. Of no effect elsewhere."""
+    """Validate codes of a few lengths too, where training cuts them (`nested`, `dropout`): three or four more passes
+    of the decoder. Of no effect elsewhere."""
     tensorboard: bool = True
     """Write TensorBoard events into `tensorboard/` of the run directory."""
     wandb: WandbConfig | None = None

@@ -26,7 +26,7 @@ from mmtok.tokenizers.base import Reconstruction, Tokenizer, build_tokenizer
 from mmtok.tokenizers.budget import few_lengths, require_axis, steps_of
 from mmtok.training.adversary import Adversary, check_discriminator
 from mmtok.training.balance import balanced
-from mmtok.training.draws import draw_levels, draw_positions, draw_seed, draw_seeds
+from mmtok.training.draws import draw_digits, draw_levels, draw_positions, draw_seed, draw_seeds
 from mmtok.training.guard import FiniteGuard
 from mmtok.training.logs import ScalarBuffer
 from mmtok.training.memory import gather_states, own_states
@@ -135,6 +135,7 @@ class TokenizerModule(L.LightningModule):
         place: dict[str, Any] = {"rank": rank, "world": world, "part": part}
         drawn = {
             "levels": draw_levels(self.tokenizer.quantizer, self.config.seed, step, batch_size, **place),
+            "digits": draw_digits(self.tokenizer.quantizer, self.config.seed, step, batch_size, **place),
             "positions": draw_positions(self.tokenizer, self.config.seed, step, batch_size, **place),
             "seed": draw_seeds(self.tokenizer.quantizer, self.config.seed, step, batch_size, **place),
         }
@@ -237,14 +238,18 @@ class TokenizerModule(L.LightningModule):
 
     def _cut(self, out: Reconstruction, x: Tensor) -> dict[str, Tensor]:
         """What codes of a few lengths give back, by axis and length, where training cuts them; the whole last."""
-        tokenizer = self.evaluated
-        if not (self.config.log.lengths and tokenizer.cut_in_training):
-            return {}
-        axis, size = require_axis(tokenizer), tuple(x.shape[2:])
-        *some, most = few_lengths(steps_of(tokenizer))
-        steps = {length: torch.full(x.shape[:1], length, device=x.device) for length in some}
-        found = {length: tokenizer.reconstruct(out.latents, size, **{axis: kept}).x for length, kept in steps.items()}
-        return {f"{axis}/{length}": tokenizer.compared(y) for length, y in {**found, most: out.x}.items()}
+        tokenizer, size, most = self.evaluated, tuple(x.shape[2:]), {}
+        if self.config.log.lengths and tokenizer.cut_in_training:
+            most[str(require_axis(tokenizer))] = steps_of(tokenizer)
+        if self.config.log.lengths and tokenizer.quantizer.drops_digits:
+            most["digits"] = tokenizer.quantizer.digits
+        found: dict[str, Tensor] = {}
+        for axis, whole in most.items():
+            for length in few_lengths(whole)[:-1]:
+                hint = {axis: torch.full(x.shape[:1], length, device=x.device)}
+                found[f"{axis}/{length}"] = tokenizer.reconstruct(out.latents, size, **hint).x
+            found[f"{axis}/{whole}"] = out.x
+        return {name: tokenizer.compared(y) for name, y in found.items()}
 
     def log_scalars(self, values: Mapping[str, Tensor | float], weight: Tensor | float = 1.0) -> None:
         """Add to the current window of the log; nothing is read from the device until the window ends."""
