@@ -53,8 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--as", dest="form", choices=list(WRITTEN), help="a model of which library and class")
     parser.add_argument("--raw", action="store_true", help="the weights as trained instead of their average")
     parser.add_argument(
-        "--digits", type=int, metavar="N", help="keep the leading N digits of codes alone: a smaller vocabulary, of lfq, "
-        "bsq or fsq trained with dropout"
+        "--digits", type=int, metavar="N", help="keep the leading N digits of codes alone, a smaller vocabulary; of "
+        "lfq, bsq or fsq that was trained with dropout"
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace what exists")
     half = parser.add_mutually_exclusive_group()

@@ -3,8 +3,11 @@
 import json
 
 import pytest
+import torch
 
+import mmtok
 from mmtok.cli import main
+from mmtok.export.verify import verify
 from tests.conftest import SMALL
 from tests.mmtok.export import tiny
 
@@ -87,3 +90,45 @@ def test_a_predictor_is_fitted_beside_the_run_and_spends_budgets(trained, photog
 def test_what_was_not_trained_here_cannot_be_fitted(row, tmp_path, capsys):
     assert evaluate(row, tiny.pictures(tmp_path / "set", 3), "--fit", "40", "--out", str(tmp_path / "o.json")) == 2
     assert "is no run" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def family(shards, tmp_path_factory):
+    """A run whose codes have digits."""
+    folder = tmp_path_factory.mktemp("digits") / "run"
+    own = [word for word in SMALL if not word.startswith("quantizer")]
+    lfq = "quantizer={name: lfq, bits: 5, dropout: 0.5}"
+    words = ["train", "image/demo", "logger/quiet", f"data.shards={shards}/train", f"run_dir={folder}", *own, lfq]
+    assert main(words) == 0
+    return folder
+
+
+def test_one_training_gives_a_family_of_vocabularies(family, photograph, tmp_path, capsys):
+    out = tmp_path / "digits.json"
+    words = ["evaluate", str(family), "--task", "lengths", "--samples", "4"]
+    assert main([*words, "--out", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert found["axis"] == "digits"
+    assert [one["steps"] for one in found["by_length"]] == [1, 2, 3, 4, 5]
+    assert [one["bits"] / one["tokens"] for one in found["by_length"]] == [1, 2, 3, 4, 5]
+    whole = mmtok.load(family)
+    codes = whole.encode(whole.preprocess(photograph))
+    for digits in (2, 5):
+        bundle = tmp_path / f"bundle-{digits}"
+        assert main(["export", str(family), str(bundle), "--digits", str(digits)]) == 0
+        assert verify(bundle, run_code=False) == []
+        small = mmtok.load(bundle)
+        assert small.spec.codebook_sizes == (2**digits,)
+        assert torch.equal(small.encode(small.preprocess(photograph)).ids, codes.ids // 2 ** (5 - digits))
+        again = small.decode(small.encode(small.preprocess(photograph)))
+        torch.testing.assert_close(again, decoded(family, photograph, digits))
+    capsys.readouterr()
+    assert main([*words, "--targets", "12"]) == 2
+    assert "codes of as many digits" in capsys.readouterr().err
+    assert main(["export", str(family), str(tmp_path / "none"), "--digits", "6"]) == 2
+    assert "1 to 5 bits" in capsys.readouterr().err
+
+
+def decoded(run, picture, digits):
+    tokenizer = mmtok.load(run, digits=digits)
+    return tokenizer.decode(tokenizer.encode(tokenizer.preprocess(picture)))

@@ -3,12 +3,13 @@ import torch
 
 from mmtok.quantizers import build_quantizer
 from mmtok.tokenizers import build_tokenizer
-from mmtok.training.draws import draw_levels, draw_positions, draw_seeds
+from mmtok.training.draws import draw_digits, draw_levels, draw_positions, draw_seeds
 
 ROW = {"name": "queries", "patch": 4, "width": 8, "layers": 1, "heads": 2, "queries": 64}
 DRAWS = {
     "seeds": (draw_seeds, build_quantizer("gumbel", dim=4)),
     "levels": (draw_levels, build_quantizer("rq", dim=4, depth=8, dropout=0.9)),
+    "digits": (draw_digits, build_quantizer("lfq", dim=4, dropout=0.9)),
     "positions": (draw_positions, build_tokenizer({"name": "image_1d", "encoder": ROW, "nested": "uniform"}, "fsq")),
 }
 

@@ -91,3 +91,15 @@ def test_levels_are_cut_where_training_drops_them():
     assert said["val/levels/4/si_sdr"] == pytest.approx(said["val/si_sdr"], rel=1e-4)
     plain = TokenizerModule(load_config(["audio/soundstream"], [*words, "quantizer.dropout=0"]).config).eval()
     assert not [name for name in validated(plain, [[0, 1, 2, 3]]) if "levels/" in name]
+
+
+def test_digits_are_cut_where_training_drops_them():
+    x = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    words = ["tokenizer.nested=none", "quantizer={name: lfq, bits: 4, dropout: 0.5}"]
+    module = row(*words)
+    said = scalars(module, [{"x": x}])
+    assert [name for name in said if "digits/" in name] == [f"val/digits/{count}/psnr" for count in (1, 2, 4)]
+    with torch.no_grad():
+        y = module.tokenizer.prefix(2)(x).x
+        error = (y.clamp(-1, 1) - x).square().flatten(1).mean(1)
+    assert said["val/digits/2/psnr"] == pytest.approx(float((10 * (4 / error).log10()).mean()), rel=1e-4)
