@@ -17,7 +17,8 @@ from torch import Tensor
 
 from mmtok.evaluation.heldout import HeldOut, Signals
 from mmtok.tokenizers.base import Tokenizer, evaluating
-from mmtok.tokenizers.budget import Quality, counting, psnr, require_axis, snr
+from mmtok.tokenizers.budget import Quality, require_axis
+from mmtok.tokenizers.fidelity import counting, psnr, snr
 
 DEFINITIONS = {
     "by_length": "all items at the same number of steps (positions or levels); psnr or snr in dB, mean over items",

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mmtok.tokenizers.base import Tokenizer, evaluating
-from mmtok.tokenizers.budget import counting, ladder_of, psnr, require_axis, snr, steps_of
+from mmtok.tokenizers.budget import ladder_of, require_axis, steps_of
+from mmtok.tokenizers.fidelity import counting, psnr, snr
 from mmtok.tokenizers.predictor import LengthPredictor, expanded, features
 
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)

@@ -16,13 +16,12 @@ import torch
 from torch import Tensor
 
 from mmtok.codes import Codes
+from mmtok.tokenizers.fidelity import Measure, counting, psnr, snr
 from mmtok.tokenizers.predictor import require_predictor
 
 if TYPE_CHECKING:
     from mmtok.tokenizers.base import Latents, Tokenizer
 
-Measure = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""x, its reconstruction (B, C, ...), where they count (B, 1, ...) -> a figure of each item (B,), higher is better."""
 Axis = Literal["levels", "positions"]
 
 
@@ -291,28 +290,3 @@ def _affordable(
     if bool((kept < 1).any()):
         raise ValueError(f"a budget of {said} is less than the shortest code of an item takes. Give more.")
     return tokenizer.code(latents, **{axis: kept})
-
-
-def counting(source_size: Tensor, x: Tensor) -> Tensor:
-    """(B, 1, ...) True within each item's own size of x (B, C, ...)."""
-    within = torch.ones((len(x), 1, *x.shape[2:]), dtype=torch.bool, device=x.device)
-    for axis in range(source_size.shape[1]):
-        place = torch.arange(x.shape[2 + axis], device=x.device).view(-1, *(1,) * (x.ndim - 3 - axis))
-        within = within & (place < source_size[:, axis].view(-1, *(1,) * (x.ndim - 1)))
-    return within
-
-
-def psnr(x: Tensor, y: Tensor, within: Tensor) -> Tensor:
-    """Decibels of the 8-bit picture's range over its error, as evaluation measures it."""
-    x, y = (((one.clamp(-1, 1) + 1) * 127.5).round() for one in (x, y))
-    return 10 * (255**2 / _mean((x - y).square(), within).clamp(min=1e-2)).log10()
-
-
-def snr(x: Tensor, y: Tensor, within: Tensor) -> Tensor:
-    """Decibels of the signal's energy over its error's."""
-    return 10 * (_mean(x.square(), within) / _mean((x - y).square(), within).clamp(min=1e-12)).log10()
-
-
-def _mean(values: Tensor, within: Tensor) -> Tensor:
-    within = within.expand_as(values)
-    return (values * within).flatten(1).sum(1) / within.flatten(1).sum(1).clamp(min=1)

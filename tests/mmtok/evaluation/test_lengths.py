@@ -7,7 +7,8 @@ import torch
 
 from mmtok.evaluation.lengths import measure_lengths, packed_size, rank_correlation
 from mmtok.tokenizers import build_tokenizer
-from mmtok.tokenizers.budget import Quality, Tokens, counting, psnr
+from mmtok.tokenizers.budget import Quality, Tokens
+from mmtok.tokenizers.fidelity import counting, psnr
 
 ENCODER = {"name": "queries", "patch": 4, "width": 32, "layers": 1, "heads": 2, "queries": 6}
 

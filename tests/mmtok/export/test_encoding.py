@@ -14,7 +14,8 @@ from mmtok.export.golden import leaves_called
 from mmtok.export.token_shards import TokenSet
 from mmtok.export.tokenize_input import Preparer
 from mmtok.export.tokenize_units import ShardUnits
-from mmtok.tokenizers.budget import Quality, Tokens, psnr
+from mmtok.tokenizers.budget import Quality, Tokens
+from mmtok.tokenizers.fidelity import psnr
 from tests.mmtok.export import tiny
 from tests.mmtok.export.tokenizing import SIZES, go, read
 

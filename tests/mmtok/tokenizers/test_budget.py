@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from mmtok.tokenizers import build_tokenizer
-from mmtok.tokenizers.budget import Bits, Quality, Tokens, counting, psnr, snr
+from mmtok.tokenizers.budget import Bits, Quality, Tokens
+from mmtok.tokenizers.fidelity import counting, psnr, snr
 from mmtok.tokenizers.pixels import to_uint8
 
 ENCODER = {"name": "queries", "patch": 4, "width": 32, "layers": 1, "heads": 2, "queries": 6}
