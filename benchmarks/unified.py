@@ -113,7 +113,8 @@ def spreads(results: Results, figures: Sequence[str]) -> str:
         cells: list[object] = [arm]
         for figure in figures:
             values = [row["figures"][figure] for row in results.rows if row["arm"] == arm and figure in row["figures"]]
-            cells.append(f"{number(fmean(values))} ({number(max(values) - min(values))})" if values else "-")
+            apart = f" ({number(max(values) - min(values))})" if len(values) > 1 else ""
+            cells.append(f"{number(fmean(values))}{apart}" if values else "-")
         rows.append(cells)
     return table(["mean (largest less smallest seed)", *figures], rows)
 
