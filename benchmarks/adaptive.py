@@ -257,10 +257,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/adaptive"))
     parser.add_argument("--steps", type=int, help="updates of every training")
     parser.add_argument("--samples", type=int, default=512)
+    parser.add_argument("--fixed", metavar="N,...", help="lengths that get a training of their own (default: all)")
     parser.add_argument("--draw", type=Path, metavar="FOLDER", help="where pictures go")
     args = parser.parse_args()
     torch.set_num_threads(1)
     family = FAMILIES[args.family]
+    if args.fixed:
+        family = family._replace(fixed={int(n): family.fixed[int(n)] for n in args.fixed.split(",")})
     arms = {name: read(name, args) for name in ("nested", *map(str, family.fixed))}
     show(family, arms)
     if args.draw is not None:
