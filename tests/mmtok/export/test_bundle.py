@@ -1,6 +1,7 @@
 """Bundles: what is in them, that they are the tokenizer they were written from, and where they work."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -189,6 +190,7 @@ def test_a_tokenizer_without_codes_is_refused(tmp_path):
 
 def test_a_run_is_exported_with_what_is_known_of_it(run, tmp_path, capsys):
     found = {"samples": 6, "metrics": {"psnr": 21.5}, "usage": [{"size": 64, "active": 0.5}], "choices": {}}
+    run = shutil.copytree(run, tmp_path / "run")  # others read theirs, whose evaluation this would be
     (run / "evaluation").mkdir(exist_ok=True)
     (run / "evaluation" / "val-step-3.json").write_text(json.dumps(found))
     (run / "evaluation" / "val-step-2.json").write_text(json.dumps(found | {"metrics": {"psnr": 3.0}}))
