@@ -22,14 +22,14 @@ from mmtok.cli.tiles import Tiles, add_tile_argument
 if TYPE_CHECKING:
     from mmtok.codes import Codes
     from mmtok.tokenizers import Tokenizer
-    from mmtok.tokenizers.budget import Budget
+    from mmtok.tokenizers.budget import Budget, Quality
 
 SUFFIXES = {"safetensors": ".codes.safetensors", "mmc": ".mmc"}
 """Format -> how the names of its files end."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("tokenizer", metavar="TOKENIZER", help="a run directory, a checkpoint or an import")
+    parser.add_argument("tokenizer", metavar="TOKENIZER", help="a run directory, a checkpoint, an import or a bundle")
     parser.add_argument("files", nargs="+", metavar="FILE", help="signals to encode")
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="OUT", help="folder for the codes")
     parser.add_argument(
@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--budget", type=str, metavar="N|NAME=N", help="how much of a code to keep: a number of levels, or tokens=64, "
-        "bits=1000, psnr=30 (pictures) or snr=12, of each file for itself; psnr=30,predicted searches nothing"
+        "bits=1000, psnr=30 (pictures) or snr=12 (any signal), of each file for itself; psnr=30,predicted or "
+        "psnr=30,predicted=0.9 searches nothing"
     )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="where to compute (cpu, cuda)")
     add_tile_argument(parser)
@@ -88,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     paths = outputs(args.files, args.out, lambda path: path.stem + SUFFIXES[args.format])
     claim(paths, args.out, args.overwrite)
     from mmtok.loading import load
-    from mmtok.tokenizers.budget import budget_of
+    from mmtok.tokenizers.budget import Quality, budget_of
     from mmtok.tokenizers.container import write_mmc
 
     tokenizer = load(args.tokenizer, device=args.device)
@@ -107,6 +108,13 @@ def run(args: argparse.Namespace) -> int:
         levels, positions = codes.ids.shape[1], int(codes.lengths.amax())  # a file of vectors holds several items
         there = int((codes.ids >= 0).any(2).any(0).sum())
         kept = f"{there} of {levels}" if there < levels else f"{levels}"
-        return f": {positions} positions x {kept} levels{how}"
+        reads = read_back(budget, tokenizer, source, codes) if isinstance(budget, Quality) else ""
+        return f": {positions} positions x {kept} levels{reads}{how}"
 
     return each(paths, convert)
+
+
+def read_back(budget: Quality, tokenizer: Tokenizer, source: Path, codes: Codes) -> str:
+    """What codes of a wanted quality read, and whether that falls short."""
+    reached = float(budget.reached(tokenizer, tokenizer.preprocess(source), codes).amin())
+    return f", {reached:.1f} dB" + ("" if reached >= budget.target else f", short of {budget.target:g}")

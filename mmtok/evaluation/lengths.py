@@ -25,7 +25,7 @@ DEFINITIONS = {
     "met": "share of the items that have the wanted quality",
     "kept": "mean steps that items keep, each the fewest with which it has the quality, and with all longer ones tried",
     "tokens": "mean codes that those steps are",
-    "fixed": "the fewest steps that, the same for all, give as large a share the quality",
+    "fixed": "the fewest steps that, the same for all, give as large a share the quality; none where nobody has it",
     "crossed": "share of items of which some shorter code was good enough and a longer one was not",
     "predicted": "the same by the predictor of lengths, with its share of items that should be as good (confidence)",
     "rank_correlation": "Spearman's, of steps kept and the bytes of the item as PNG (pictures) or FLAC (sounds)",
@@ -203,7 +203,8 @@ def _searched(target: float, found: Sequence[Any], quality: dict[int, Tensor], s
     steps = torch.cat([one.kept for one in found]).cpu()
     met = float(torch.cat([one.met for one in found]).double().mean())
     crossed = float(torch.cat([one.crossed for one in found]).double().mean())
-    enough = [length for length, reached in quality.items() if float((reached >= target).double().mean()) >= met]
+    shares = {length: float((reached >= target).double().mean()) for length, reached in quality.items()}
+    enough = [length for length, share in shares.items() if 0 < met <= share]
     return Searched(
         target,
         met,
@@ -259,7 +260,8 @@ def rows_of_search(found: Lengths) -> list[str]:
     for one in found.searched:
         ranks = "-" if one.rank_correlation != one.rank_correlation else f"{one.rank_correlation:.2f}"
         cells.append(
-            [f"{one.target:g}", f"{one.met:.1%}", f"{one.kept:.1f}", f"{one.tokens:,.1f}", f"{one.fixed:.0f}",
+            [f"{one.target:g}", f"{one.met:.1%}", f"{one.kept:.1f}", f"{one.tokens:,.1f}",
+             "-" if one.fixed != one.fixed else f"{one.fixed:.0f}",
              f"{one.crossed:.1%}", ranks, f"{one.decodes:.1f}"]
         )  # fmt: skip
     return _aligned(cells)

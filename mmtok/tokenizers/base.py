@@ -289,6 +289,8 @@ class Tokenizer(nn.Module):
         depth = self.quantizer.depth
         if not 1 <= budget <= depth:
             kept = f"Use 1 to {depth}." if depth > 1 else "Only residual quantizers can leave levels out."
+            if self.axis == "positions":
+                kept = f"Its rows are cut by tokens: tokens={budget}."
             raise ValueError(f"budget={budget}, but this tokenizer's quantizer has a depth of {depth}. {kept}")
         return torch.full((count,), budget, device=next(self.parameters()).device)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import log2
+from math import isfinite, log2
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -52,6 +52,10 @@ class Tokens(Budget):
 
     count: int
 
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"a budget of {self.count} tokens keeps nothing. Give 1 or more.")
+
     def spend(self, tokenizer: Tokenizer, x: Tensor, latents: Latents) -> Codes:
         return _affordable(tokenizer, latents, self.count, lambda size, stride: 1 / stride, f"{self.count} tokens")
 
@@ -61,6 +65,10 @@ class Bits(Budget):
     """At most so many bits an item, without entropy coding."""
 
     count: float
+
+    def __post_init__(self) -> None:
+        if not self.count > 0:
+            raise ValueError(f"a budget of {self.count:g} bits keeps nothing. Give more.")
 
     def spend(self, tokenizer: Tokenizer, x: Tensor, latents: Latents) -> Codes:
         said = f"{self.count:g} bits"
@@ -90,6 +98,8 @@ class Quality(Budget):
         given = [name for name in ("psnr", "snr", "measure") if getattr(self, name) is not None]
         if len(given) != 1 or (self.measure is None) != (self.at_least is None):
             raise ValueError("A quality is one of psnr=DB, snr=DB, or measure=FUNCTION with at_least=FIGURE.")
+        if not isfinite(self.target):
+            raise ValueError(f"a quality of {self.target} is none. Give a number of dB, such as {given[0]}=20.")
         if self.predicted and self.measure is not None:
             raise ValueError(
                 "predictors know psnr or snr, not a measure of one's own. Search for it, without predicted."
@@ -114,14 +124,14 @@ class Quality(Budget):
         if self.predicted:
             self.check(tokenizer)
             predictor = require_predictor(tokenizer, self._name())
-            kept = predictor.choose(latents, self._target(), self.confidence)
+            kept = predictor.choose(latents, self.target, self.confidence)
             return tokenizer.code(latents, **{require_axis(tokenizer): kept})
         return self.search(tokenizer, x, latents).codes
 
     def search(self, tokenizer: Tokenizer, x: Tensor, latents: Latents) -> Found:
         """Try codes of 1, 2, 4, ... steps and all of them, then halve between the last that failed and the next."""
         self.check(tokenizer)
-        trial = _Trial(tokenizer, x, latents, self._measure(), self._target())
+        trial = _Trial(tokenizer, x, latents, self._measure(), self.target)
         ladder = ladder_of(steps_of(tokenizer))
         passed = torch.stack([trial.passes(torch.full_like(trial.most, step)) for step in ladder])
         order = torch.arange(len(ladder), device=x.device)[:, None]
@@ -137,13 +147,19 @@ class Quality(Budget):
         crossed = (passed & (order < first)).any(0)
         return Found(trial.code(high), high, first < len(ladder), crossed, trial.decodes)
 
+    def reached(self, tokenizer: Tokenizer, x: Tensor, codes: Codes) -> Tensor:
+        """(B,) what signals x (B, C, ...) read from these codes, whatever was wanted."""
+        return self._measure()(x.float(), tokenizer.decode(codes).float(), counting(codes.source_size, x))
+
     def _name(self) -> str:
         return "psnr" if self.psnr is not None else "snr"
 
     def _measure(self) -> Measure:
         return self.measure or (psnr if self.psnr is not None else snr)
 
-    def _target(self) -> float:
+    @property
+    def target(self) -> float:
+        """What is wanted."""
         target = self.at_least if self.measure else self.psnr if self.psnr is not None else self.snr
         assert target is not None
         return target
@@ -196,14 +212,18 @@ def budget_of(text: str | int | Budget | None) -> int | Budget | None:
     text, comma, way = text.partition(",")
     name, equals, value = text.partition("=")
     try:
-        if not (equals or comma):
-            return int(text)
-        return _NAMED[name](float(value), **(_how(way) if comma else {}))
-    except (KeyError, ValueError, TypeError) as error:
+        number = float(value) if equals else int(text)
+        how = _how(way) if comma else {}
+        if equals and (name not in _NAMED or (how and name not in ("psnr", "snr"))):
+            raise ValueError(name)
+        if (comma and not equals) or (name == "tokens" and not float(number).is_integer()):
+            raise ValueError(value)
+    except ValueError as error:
         raise ValueError(
-            f"budget={text}{comma}{way} is none of: a number of levels, tokens=N, bits=N, psnr=DB (pictures), snr=DB; "
-            "a quality may be followed by ,predicted or ,predicted=SHARE."
+            f"budget={text}{comma}{way} is none of: a number of levels, tokens=N, bits=N, psnr=DB (pictures), snr=DB "
+            "(any signal); a quality may be followed by ,predicted or ,predicted=SHARE."
         ) from error
+    return _NAMED[name](number, **how) if equals else int(number)
 
 
 def _how(way: str) -> dict[str, float]:
@@ -243,7 +263,8 @@ def require_axis(tokenizer: Tokenizer) -> Axis:
     if tokenizer.axis is None:
         raise ValueError(
             "this tokenizer's codes have one length. Budgets need a residual quantizer (rq with dropout), or a 1-D "
-            "tokenizer trained with tokenizer.nested."
+            "tokenizer trained with tokenizer.nested. (A quantizer whose vocabulary nests is cut when it is loaded or "
+            "exported: digits=N.)"
         )
     return tokenizer.axis
 
@@ -279,14 +300,19 @@ def _affordable(
     prices = latents.z.new_tensor([price(*one) for one in zip(spec.codebook_sizes, strides, strict=True)])
     places = latents.z.new_full((batch,), latents.z.shape[1]) if latents.mask is None else latents.mask.sum(1)
     if axis == "positions":
-        kept = (budget / prices.sum()).floor().long().expand(batch).minimum(places.long())
+        least = prices.sum()
+        kept = (budget / least).floor().long().expand(batch).minimum(places.long())
     else:
         # (depth, L): which rows of ids a number of levels has, as the quantizer counts its levels.
         depth = tokenizer.quantizer.depth
         steps = torch.arange(1, depth + 1, device=latents.z.device)
         rows = tokenizer.quantizer.encode(latents.z.new_zeros(depth, 1, latents.z.shape[2]), levels=steps)[..., 0] >= 0
         costs = (rows * prices).sum(1)
+        least = costs[0] * places
         kept = (costs * places[:, None] <= budget).sum(1)
     if bool((kept < 1).any()):
-        raise ValueError(f"a budget of {said} is less than the shortest code of an item takes. Give more.")
+        raise ValueError(
+            f"a budget of {said} is less than the shortest code of an item takes, which is {float(least.max()):g}. "
+            "Give more."
+        )
     return tokenizer.code(latents, **{axis: kept})

@@ -29,9 +29,19 @@ def test_what_lengths_are_worth_and_what_a_quality_takes(row, tmp_path, capsys):
     assert [one["steps"] for one in found["by_length"]] == [2, 6]
     assert [one["met"] for one in found["searched"]] == [1.0, 0.0]
     assert found["searched"][0]["rank_correlation"] is None  # all keep one
+    assert [one["fixed"] for one in found["searched"]] == [2, None]  # no length does what nobody reaches
     said = capsys.readouterr().out
     assert "4 items, codes cut along their positions" in said
     assert "same for all" in said
+
+
+def test_encode_tells_what_codes_of_a_quality_read(row, photograph, tmp_path, capsys):
+    for target, said in (("psnr=-20", " dB"), ("psnr=99", "short of 99")):
+        words = ["encode", str(row), str(photograph), "-o", str(tmp_path / "codes"), "--budget", target, "--overwrite"]
+        assert main(words) == 0
+        out = capsys.readouterr().out
+        assert said in out
+        assert ("short of" in out) == (target == "psnr=99")
 
 
 def test_levels_of_sounds_and_the_ladder(tmp_path, capsys):

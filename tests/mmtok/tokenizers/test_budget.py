@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmtok.tokenizers import build_tokenizer
-from mmtok.tokenizers.budget import Bits, Quality, Tokens
+from mmtok.tokenizers.budget import Bits, Quality, Tokens, budget_of
 from mmtok.tokenizers.fidelity import counting, psnr, snr
 from mmtok.tokenizers.pixels import to_uint8
 
@@ -123,8 +123,27 @@ def test_measures_look_at_each_item_within_its_size():
 def test_what_cannot_be_cut_or_is_no_quality_is_refused():
     with pytest.raises(ValueError, match="codes have one length"):
         row(nested="none").encode(pictures(1, 3, 8, 8), budget=Tokens(3))
-    with pytest.raises(ValueError, match="less than the shortest code"):
-        row().encode(pictures(1, 3, 8, 8), budget=Tokens(0))
+    with pytest.raises(ValueError, match=r"less than the shortest code .* which is"):
+        row().encode(pictures(1, 3, 8, 8), budget=Bits(0.5))
+    with pytest.raises(ValueError, match="tokens=3"):
+        row().encode(pictures(1, 3, 8, 8), budget=3)
+    for budget in (lambda: Tokens(0), lambda: Bits(0), lambda: Bits(float("nan"))):
+        with pytest.raises(ValueError, match="keeps nothing"):
+            budget()
     for fields in ({}, {"psnr": 30, "snr": 3}, {"measure": psnr}, {"psnr": 30, "at_least": 2}):
         with pytest.raises(ValueError, match="one of psnr"):
             Quality(**fields)
+
+
+@pytest.mark.parametrize(
+    "text", ["psnr", "psnr=abc", "tokens=2.5", "tokens=8,predicted", "psnr=20,predicted=2", "dB=3", ",predicted", "3.5"]
+)
+def test_text_that_is_no_budget_is_told_what_is(text):
+    with pytest.raises(ValueError, match=r"tokens=N, bits=N, psnr=DB \(pictures\), snr=DB \(any signal\)"):
+        budget_of(text)
+
+
+@pytest.mark.parametrize("text", ["psnr=nan", "snr=inf"])
+def test_a_quality_is_a_number_of_decibels(text):
+    with pytest.raises(ValueError, match="Give a number of dB"):
+        budget_of(text)
