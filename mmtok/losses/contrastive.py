@@ -80,6 +80,10 @@ class Contrastive(Loss):
         pairs = teacher_of(outcome, self.config.features)
         own = F.normalize(self.of_codes(mean_of(outcome.values, outcome.positions)), dim=1)
         other = F.normalize(self.of_pairs(pairs.flatten(2).mean(2) if pairs.ndim > 2 else pairs), dim=1)
+        if self.training and torch.is_grad_enabled():
+            # The parameter itself, as CLIP: beyond the clamp below there is no gradient, and none would lead back.
+            with torch.no_grad():
+                self.log_scale.clamp_(max=-log(COLDEST))
         scale, count = self.log_scale.clamp(max=-log(COLDEST)).exp(), len(own)
         if not count:
             return own.sum()

@@ -49,6 +49,14 @@ def test_pairs_find_each_other_and_the_scale_stays_bounded():
     assert torch.isfinite(term.measure(given))
 
 
+def test_a_temperature_beyond_its_bound_finds_back():
+    term, given = build(temperature=0.01), outcome()
+    with torch.no_grad():
+        term.log_scale.add_(0.5)  # as a step of the optimiser may
+    term.measure(given).backward()
+    assert term.log_scale.grad > 0  # pairs of noise are wrong for certain: a warmer one is better
+
+
 def test_dropped_positions_do_not_count():
     term, kept = build(), torch.arange(16) < 3
     dirty = outcome()
