@@ -94,8 +94,9 @@ def _taught(
 ) -> list[dict[str, bytes] | None]:
     """Samples with their features; None for one that cannot be read."""
     signals = [_signal(members, teacher) for members in samples]
+    seen = [one for one in signals if one is not None]
     try:
-        found: list[np.ndarray | None] = list(teacher.features([one for one in signals if one is not None]))
+        found: list[np.ndarray | None] = list(teacher.features(seen)) if seen else []
     except DecodeError:  # one of them: each by itself tells which
         found = [_alone(one, teacher, left_out, key) for one, key in zip(signals, keys, strict=True) if one is not None]
     features = iter(found)

@@ -126,6 +126,17 @@ def test_a_sample_that_cannot_be_read_is_left_out_by_name(tmp_path):
     assert sorted(line.split(":")[0] for line in left_out) == ["bad", "bare"]
 
 
+def test_samples_that_hold_nothing_for_the_teacher_may_come_together(tmp_path, monkeypatch):
+    class Stacking(Brightness):
+        def features(self, signals):
+            return list(np.stack(super().features(signals)))  # as networks do, and nothing cannot be stacked
+
+    monkeypatch.setattr("mmtok.teachers.write.BATCH", 1)
+    source = tiny.pictures(tmp_path / "source", 3, bare={"txt": b"a text"})
+    manifest, left_out = write_features(ShardSet.open(source), tmp_path / "out", Stacking())
+    assert (manifest.samples, len(left_out)) == (3, 1)
+
+
 def test_a_copy_that_was_killed_is_continued(source, tmp_path, monkeypatch):
     monkeypatch.setattr("mmtok.teachers.write.BATCH", 2)
     whole, _ = write_features(ShardSet.open(source), tmp_path / "whole", Brightness())
