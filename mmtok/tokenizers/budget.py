@@ -297,11 +297,13 @@ def _affordable(
     """The longest code of each item whose price is within the budget."""
     axis, spec, batch = require_axis(tokenizer), tokenizer.spec, latents.z.shape[0]
     strides = spec.stride or (1,) * len(spec.codebook_sizes)
-    prices = latents.z.new_tensor([price(*one) for one in zip(spec.codebook_sizes, strides, strict=True)])
-    places = latents.z.new_full((batch,), latents.z.shape[1]) if latents.mask is None else latents.mask.sum(1)
+    # Not in the latents' type: half precision cannot count to 257, and the budget would be overrun.
+    exact = {"dtype": torch.float64, "device": latents.z.device}
+    prices = torch.tensor([price(*one) for one in zip(spec.codebook_sizes, strides, strict=True)], **exact)
+    places = torch.full((batch,), latents.z.shape[1], **exact) if latents.mask is None else latents.mask.sum(1)
     if axis == "positions":
         least = prices.sum()
-        kept = (budget / least).floor().long().expand(batch).minimum(places.long())
+        kept = (budget / least).floor().expand(batch).minimum(places).long()
     else:
         # (depth, L): which rows of ids a number of levels has, as the quantizer counts its levels.
         depth = tokenizer.quantizer.depth

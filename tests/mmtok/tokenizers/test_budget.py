@@ -46,6 +46,14 @@ def test_tokens_and_bits_keep_the_longest_code_within_them():
     assert (codes.ids >= 0).all(2).tolist() == [[True, False, False]]
 
 
+def test_budgets_are_not_overrun_where_latents_are_bfloat16():
+    tokenizer = row(encoder=ENCODER | {"queries": 300})
+    with torch.autocast("cpu", torch.bfloat16):  # which has no number between 260 and 262
+        codes = [tokenizer.encode(pictures(2, 3, 16, 16), budget=one) for one in (Tokens(261), Bits(4 * 261))]
+    assert [one.lengths.tolist() for one in codes] == [[261, 261]] * 2
+    assert tokenizer.encode(pictures(1, 3, 16, 16), budget=Bits(float("inf"))).lengths.tolist() == [300]
+
+
 def test_a_cut_code_is_what_the_hint_gives():
     x, tokenizer = pictures(2, 3, 8, 8), grid()
     codes = tokenizer.encode(x, budget=Tokens(32))
