@@ -51,6 +51,11 @@ def run(args: argparse.Namespace) -> int:
     targets = numbers(args.targets, "--targets", float)
     if by_digits and (targets or args.fit is not None):
         raise ValueError("all items of a vocabulary have codes of as many digits. Leave --targets and --fit out.")
+    if args.confidence is not None:
+        if not 0 <= args.confidence <= 1:
+            raise ValueError(f"--confidence={args.confidence} is a share of items, in [0, 1].")
+        if not targets:
+            raise ValueError("--confidence is of what a predictor does for --targets. Give some, or leave it out.")
     held_out = HeldOut(kind.adjust(subject.data, args), shards=args.shards, samples=args.samples)
     device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     check_device(device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -271,6 +272,12 @@ class Tokenizer(nn.Module):
         Raises:
             ValueError: codes have no digits, or not as many.
         """
+        if digits < self.quantizer.digits and not self.quantizer.drops_digits:
+            warnings.warn(
+                f"{digits} of {self.quantizer.digits} digits: this quantizer was trained without dropout, so leading "
+                "digits alone mean little. Train it with quantizer.dropout=0.8.",
+                stacklevel=2,
+            )
         small = copy.copy(self)
         # A module's copy shares its table of parts.
         small._modules = dict(self._modules)

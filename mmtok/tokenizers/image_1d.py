@@ -41,6 +41,10 @@ class Image1dTokenizerConfig(ImageTokenizerConfig):
             )
         if not 0 <= self.full <= 1:
             raise ValueError(f"full={self.full} is a share of the training pictures, in [0, 1].")
+        if self.nested != "none" and self.full == 1:
+            raise ValueError(
+                f"nested={self.nested} with full=1 never leaves a code out. Use nested=none, or a lower full."
+            )
 
 
 @register_tokenizer("image_1d", Image1dTokenizerConfig)

@@ -35,6 +35,13 @@ def test_what_lengths_are_worth_and_what_a_quality_takes(row, tmp_path, capsys):
     assert "same for all" in said
 
 
+@pytest.mark.parametrize("words", [("--confidence", "2", "--targets", "9"), ("--confidence", "0.9")])
+def test_a_confidence_is_a_share_and_of_targets(row, tmp_path, capsys, words):
+    source = tiny.pictures(tmp_path / "set", 2)
+    assert evaluate(row, source, "--image-size", "16", *words) == 2
+    assert "--confidence" in capsys.readouterr().err
+
+
 def test_encode_tells_what_codes_of_a_quality_read(row, photograph, tmp_path, capsys):
     for target, said in (("psnr=-20", " dB"), ("psnr=99", "short of 99")):
         words = ["encode", str(row), str(photograph), "-o", str(tmp_path / "codes"), "--budget", target, "--overwrite"]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mmtok.quantizers import build_quantizer
+from mmtok.tokenizers import build_tokenizer
 
 FAMILIES = {
     "lfq": {"bits": 6, "dropout": 0.5},
@@ -111,3 +112,10 @@ def test_what_makes_no_sense_is_refused(latents):
     for outer in ("residual", "product"):
         with pytest.raises(ValueError, match="no effect inside another quantizer"):
             build_quantizer(outer, dim=16, inner={"name": "lfq", "dropout": 0.5})
+
+
+def test_a_vocabulary_that_was_not_trained_to_nest_is_warned_of():
+    encoder = {"name": "conv2d", "channels": 8, "multipliers": [1, 2], "blocks": 1}
+    tokenizer = build_tokenizer({"name": "image", "dim": 4, "encoder": encoder}, {"name": "lfq", "bits": 4})
+    with pytest.warns(UserWarning, match="trained without dropout"):
+        tokenizer.prefix(2)

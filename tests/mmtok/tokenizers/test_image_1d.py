@@ -89,3 +89,5 @@ def test_what_does_not_fit_is_refused():
         build({"name": "multiscale", "scales": [1, 2]})
     with pytest.raises(ValueError, match="share of the training pictures"):
         build(full=2)
+    with pytest.raises(ValueError, match="never leaves a code out"):
+        build(nested="uniform", full=1.0)
