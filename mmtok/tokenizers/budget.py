@@ -298,9 +298,12 @@ def _affordable(
     axis, spec, batch = require_axis(tokenizer), tokenizer.spec, latents.z.shape[0]
     strides = spec.stride or (1,) * len(spec.codebook_sizes)
     # Not in the latents' type: half precision cannot count to 257, and the budget would be overrun.
-    exact = {"dtype": torch.float64, "device": latents.z.device}
-    prices = torch.tensor([price(*one) for one in zip(spec.codebook_sizes, strides, strict=True)], **exact)
-    places = torch.full((batch,), latents.z.shape[1], **exact) if latents.mask is None else latents.mask.sum(1)
+    exact, device = torch.float64, latents.z.device
+    each = [price(*one) for one in zip(spec.codebook_sizes, strides, strict=True)]
+    prices = torch.tensor(each, dtype=exact, device=device)
+    places = torch.full((batch,), latents.z.shape[1], dtype=exact, device=device)
+    if latents.mask is not None:
+        places = latents.mask.sum(1).to(exact)
     if axis == "positions":
         least = prices.sum()
         kept = (budget / least).floor().expand(batch).minimum(places).long()
