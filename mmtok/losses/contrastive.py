@@ -19,7 +19,6 @@ from mmtok.codes import CodeSpec
 from mmtok.losses.base import Loss, LossConfig, Outcome, register_loss
 from mmtok.losses.semantic import mean_of, teacher_of
 from mmtok.reduce import gather_rows, world_size
-from mmtok.schema import ConfigError
 
 COLDEST = 0.01
 """Temperature that learning goes down to, as CLIP bounds it."""
@@ -45,10 +44,6 @@ class ContrastiveConfig(LossConfig):
             )
 
     def filled(self, spec: CodeSpec, dim: int, has_first: bool = True) -> Self:
-        if spec.modality not in ("audio", "image"):
-            raise ConfigError(
-                f"The loss 'contrastive' is of sounds and pictures, and this tokenizer of '{spec.modality}'."
-            )
         return replace(self, dim=dim)
 
 

@@ -73,5 +73,3 @@ def test_no_items_cost_nothing_and_no_pair_is_named():
         build(features=7).measure(outcome())
     with pytest.raises(ValueError, match=r"temperature at least 0.01"):
         ContrastiveConfig(features=3, temperature=0.001)
-    with pytest.raises(ConfigError, match="of sounds and pictures, and this tokenizer of 'text'"):
-        ContrastiveConfig(features=3).filled(CodeSpec("text", (8,)), 4)

@@ -42,6 +42,7 @@ class Stage:
                 "x": x[part],
                 "reconstruction": reconstruction[part],
                 "bypass": (x if bypass is None else bypass)[part],
+                "cut": {},
                 "loss": torch.tensor(0.0),
                 "terms": {},
                 "quantized": SimpleNamespace(stats={}, ids=ids[part]),
