@@ -28,7 +28,8 @@ from mmtok.cli.subject import subject_of
 from mmtok.evaluation.heldout import HeldOut
 from mmtok.evaluation.lengths import packed_size, rank_correlation, unpadded
 from mmtok.tokenizers.base import Tokenizer, evaluating
-from mmtok.tokenizers.budget import Quality, counting, psnr, require_axis, snr
+from mmtok.tokenizers.budget import Quality, cut
+from mmtok.tokenizers.fidelity import counting, fidelity_of
 
 QUIET = ("hardware/cpu", "logger/tensorboard_off", "trainer.val_every=0", "checkpoint.every_steps=200")
 
@@ -46,6 +47,7 @@ class Family(NamedTuple):
     targets: tuple[float, ...]
     """dB."""
     measure: str
+    """Its name, as `fidelity_of` has it."""
 
 
 FAMILIES = {
@@ -68,7 +70,6 @@ FAMILIES = {
         "snr",
     ),
 }
-MEASURES = {"psnr": psnr, "snr": snr}
 
 
 def trained(family: Family, name: str, own: Sequence[str], args: argparse.Namespace) -> Path:
@@ -98,15 +99,16 @@ def opened(run: Path, args: argparse.Namespace) -> tuple[Tokenizer, list[Tensor]
     )
 
 
-def qualities(tokenizer: Tokenizer, signals: Sequence[Tensor], measure: str, length: int | None) -> Tensor:
+def qualities(tokenizer: Tokenizer, signals: Sequence[Tensor], length: int | None) -> Tensor:
     """dB of every item at a length; None is all of the code."""
+    figure, _ = fidelity_of(tokenizer.spec.modality)
     figures = []
     with evaluating(tokenizer), torch.inference_mode():
         for x in signals:
             latents = tokenizer.embed(x)
-            cut = {} if length is None else {require_axis(tokenizer): torch.full((len(x),), length)}
-            y = tokenizer.decode(tokenizer.code(latents, **cut))
-            figures.append(MEASURES[measure](x, y, counting(latents.source_size, x)))
+            codes = tokenizer.code(latents) if length is None else cut(tokenizer, latents, length)
+            y = tokenizer.decode(codes)
+            figures.append(figure(x, y, counting(latents.source_size, x)))
     return torch.cat(figures)
 
 
@@ -137,7 +139,7 @@ def read(name: str, args: argparse.Namespace) -> dict[str, Any]:
     tokenizer, signals = opened(run, args)
     found: dict[str, Any] = json.loads((run / "trained.json").read_text())
     if name == "nested":
-        found["quality"] = {n: qualities(tokenizer, signals, family.measure, n).tolist() for n in family.lengths}
+        found["quality"] = {n: qualities(tokenizer, signals, n).tolist() for n in family.lengths}
         found["searched"] = {
             f"{target:g}": searched(tokenizer, signals, family.measure, target) for target in family.targets
         }
@@ -145,7 +147,7 @@ def read(name: str, args: argparse.Namespace) -> dict[str, Any]:
         found["bytes"] = [packed_size(one, rate) for x in signals for one in x]
         found["samples"] = [x.shape[2:].numel() for x in signals for _ in x]
     else:
-        found["quality"] = {int(name): qualities(tokenizer, signals, family.measure, None).tolist()}
+        found["quality"] = {int(name): qualities(tokenizer, signals, None).tolist()}
     file.write_text(json.dumps(found) + "\n")
     return json.loads(json.dumps(found))  # keys as a file has them
 
@@ -234,9 +236,8 @@ def draw_pictures(tokenizer: Tokenizer, x: Tensor, target: float, path: Path) ->
 
     with evaluating(tokenizer), torch.inference_mode():
         latents = tokenizer.embed(x)
-        cut = {str(n): tokenizer.code(latents, positions=torch.full((len(x),), n)) for n in (8, 16, 32, 64)}
         found = Quality(psnr=target).search(tokenizer, x, latents)
-        shown = {n: tokenizer.decode(codes) for n, codes in cut.items()}
+        shown = {str(n): tokenizer.decode(cut(tokenizer, latents, n)) for n in (8, 16, 32, 64)}
         shown |= {f"{target:g} dB": tokenizer.decode(found.codes), "original": x}
     figure, axes = plt.subplots(len(x), len(shown), figsize=(len(shown), len(x) * 1.12), layout="constrained")
     for row, (of, kept) in enumerate(zip(axes, found.kept.tolist(), strict=True)):

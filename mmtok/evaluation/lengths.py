@@ -17,8 +17,8 @@ from torch import Tensor
 
 from mmtok.evaluation.heldout import HeldOut, Signals
 from mmtok.tokenizers.base import Tokenizer, evaluating
-from mmtok.tokenizers.budget import Quality, require_axis
-from mmtok.tokenizers.fidelity import counting, psnr, snr
+from mmtok.tokenizers.budget import Quality, cut, require_axis
+from mmtok.tokenizers.fidelity import counting, fidelity_of
 
 DEFINITIONS = {
     "by_length": "all items at the same number of steps (positions or levels); psnr or snr in dB, mean over items",
@@ -108,8 +108,7 @@ def measure_lengths(
         ValueError: codes cannot be cut, or there is nothing to measure.
     """
     axis = require_axis(tokenizer)
-    picture = tokenizer.spec.modality == "image"
-    figure, name = (psnr, "psnr") if picture else (snr, "snr")
+    figure, name = fidelity_of(tokenizer.spec.modality)
     table: dict[int, list[Tensor]] = {length: [] for length in sorted(set(lengths))}
     costs: dict[int, list[Tensor]] = {length: [] for length in table}
     kept: dict[float, list[Any]] = {target: [] for target in targets}
@@ -125,13 +124,13 @@ def measure_lengths(
             latents = tokenizer.embed(x)
             within = counting(latents.source_size, x)
             for length in table:
-                codes = tokenizer.code(latents, **{axis: torch.full((len(x),), length, device=x.device)})
+                codes = cut(tokenizer, latents, length)
                 table[length].append(figure(x, tokenizer.decode(codes), within).cpu())
                 there = (codes.ids >= 0).sum(2).cpu()
                 costs[length].append(torch.stack([there.sum(1).float(), (there * bits).sum(1)], 1))
             for target in targets:
-                quality = Quality(psnr=target) if picture else Quality(snr=target)
-                kept[target].append(quality.search(tokenizer, x, latents))
+                wanted: dict[str, Any] = {name: target}
+                kept[target].append(Quality(**wanted).search(tokenizer, x, latents))
                 if predictor is not None:
                     steps = predictor.choose(latents, target, confidence)
                     codes = tokenizer.code(latents, **{axis: steps})
@@ -163,7 +162,7 @@ def measure_digits(tokenizer: Tokenizer, batches: Iterable[Tensor], digits: Sequ
     Raises:
         ValueError: codes have not as many digits, or there is nothing to measure.
     """
-    figure, name = (psnr, "psnr") if tokenizer.spec.modality == "image" else (snr, "snr")
+    figure, name = fidelity_of(tokenizer.spec.modality)
     family = {count: tokenizer.prefix(count) for count in sorted(set(digits))}
     quality: dict[int, list[Tensor]] = {count: [] for count in family}
     costs: dict[int, list[Tensor]] = {count: [] for count in family}

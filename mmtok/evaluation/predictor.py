@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mmtok.tokenizers.base import Tokenizer, evaluating
-from mmtok.tokenizers.budget import ladder_of, require_axis, steps_of
-from mmtok.tokenizers.fidelity import counting, psnr, snr
+from mmtok.tokenizers.budget import cut, ladder_of, require_axis, steps_of
+from mmtok.tokenizers.fidelity import counting, fidelity_of
 from mmtok.tokenizers.predictor import LengthPredictor, expanded, features
 
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
@@ -42,15 +42,15 @@ def fit_predictor(tokenizer: Tokenizer, batches: Iterable[Tensor]) -> Fitted:
         ValueError: codes cannot be cut, or there are too few items.
     """
     axis, ladder = require_axis(tokenizer), ladder_of(steps_of(tokenizer))
-    figure, name = (psnr, "psnr") if tokenizer.spec.modality == "image" else (snr, "snr")
+    figure, name = fidelity_of(tokenizer.spec.modality)
     seen: list[Tensor] = []
     qualities: list[Tensor] = []
     with evaluating(tokenizer):
         for x in batches:
             latents = tokenizer.embed(x)
             within = counting(latents.source_size, x)
-            codes = (tokenizer.code(latents, **{axis: torch.full((len(x),), n, device=x.device)}) for n in ladder)
-            qualities.append(torch.stack([figure(x, tokenizer.decode(one), within) for one in codes], 1).cpu())
+            decoded = (tokenizer.decode(cut(tokenizer, latents, steps)) for steps in ladder)
+            qualities.append(torch.stack([figure(x, y, within) for y in decoded], 1).cpu())
             seen.append(features(latents).cpu())
     count = sum(map(len, seen))
     if count < LEAST:

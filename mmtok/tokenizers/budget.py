@@ -281,6 +281,17 @@ def steps_of(tokenizer: Tokenizer) -> int:
     return tokenizer.spec.positions
 
 
+def cut(tokenizer: Tokenizer, latents: Latents, steps: int) -> Codes:
+    """Codes of as many steps of the axis for every item.
+
+    Raises:
+        ValueError: there is no axis.
+    """
+    return tokenizer.code(
+        latents, **{require_axis(tokenizer): torch.full((len(latents.z),), steps, device=latents.z.device)}
+    )
+
+
 def ladder_of(most: int) -> list[int]:
     """1, 2, 4, ... below `most` steps, and all of them."""
     return [*(2**power for power in range(most.bit_length()) if 2**power < most), most]

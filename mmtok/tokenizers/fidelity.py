@@ -31,6 +31,11 @@ def snr(x: Tensor, y: Tensor, within: Tensor) -> Tensor:
     return 10 * (_mean(x.square(), within) / _mean((x - y).square(), within).clamp(min=1e-12)).log10()
 
 
+def fidelity_of(modality: str) -> tuple[Measure, str]:
+    """What signals of a modality are measured by, and its name: psnr of pictures, snr of all others."""
+    return (psnr, "psnr") if modality == "image" else (snr, "snr")
+
+
 def _mean(values: Tensor, within: Tensor) -> Tensor:
     within = within.expand_as(values)
     return (values * within).flatten(1).sum(1) / within.flatten(1).sum(1).clamp(min=1)
