@@ -66,3 +66,19 @@ def open_teacher(text: str) -> Teacher:
     if folder and not Path(folder).is_dir():
         raise ConfigError(f"there is no folder {folder} with the weights of '{name}'.")
     return teachers[name](Path(folder)) if wants else teachers[name]()
+
+
+def from_transformers(name: str, folder: Path, *parts: str) -> list[Any]:
+    """What classes of transformers read from a folder, `AutoModel` say; nothing is fetched.
+
+    Raises:
+        ConfigError: transformers is not installed, or the folder holds no such model.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise ConfigError(f"teacher '{name}' needs transformers. Install it: pip install 'mmtok[llm]'") from error
+    try:
+        return [getattr(transformers, part).from_pretrained(folder, local_files_only=True) for part in parts]
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder} holds no model that transformers reads: {str(error).splitlines()[0]}") from error

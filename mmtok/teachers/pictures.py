@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datamodules.decode import decode_image
-from mmtok.schema import ConfigError
-from mmtok.teachers.base import Teacher, register_teacher
+from mmtok.teachers.base import Teacher, from_transformers, register_teacher
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 
@@ -58,19 +57,8 @@ class Encoder(Teacher):
     """Of the vector, in words."""
 
     def __init__(self, folder: Path) -> None:
-        try:
-            from transformers import AutoImageProcessor, AutoModel
-        except ImportError as error:
-            raise ConfigError(
-                f"teacher '{self.name}' needs transformers. Install it: pip install 'mmtok[llm]'"
-            ) from error
-        try:
-            self.processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-            self.model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"{folder} holds no model that transformers reads: {str(error).splitlines()[0]}"
-            ) from error
+        self.processor, model = from_transformers(self.name, folder, "AutoImageProcessor", "AutoModel")
+        self.model = model.eval()
 
     @torch.inference_mode()
     def features(self, signals: Sequence[tuple[str, bytes]]) -> list[np.ndarray]:

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from datamodules.build.features import FEATURES
 from datamodules.clip import resample
 from datamodules.sound import SOUNDS, read_sound
-from mmtok.schema import ConfigError
-from mmtok.teachers.base import Teacher, register_teacher
+from mmtok.teachers.base import Teacher, from_transformers, register_teacher
 
 RATE = 16_000
 """Samples a second that networks of speech are trained on."""
@@ -56,16 +55,8 @@ class WavLM(Teacher):
     folder = True
 
     def __init__(self, folder: Path) -> None:
-        try:
-            from transformers import AutoModel
-        except ImportError as error:
-            raise ConfigError("teacher 'wavlm' needs transformers. Install it: pip install 'mmtok[llm]'") from error
-        try:
-            self.model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"{folder} holds no model that transformers reads: {str(error).splitlines()[0]}"
-            ) from error
+        [model] = from_transformers(self.name, folder, "AutoModel")
+        self.model = model.eval()
 
     @torch.inference_mode()
     def features(self, signals: Sequence[tuple[str, bytes]]) -> list[np.ndarray]:
