@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,9 @@ class WavLM(Teacher):
     def __init__(self, folder: Path) -> None:
         [model] = from_transformers(self.name, folder, "AutoModel")
         self.model = model.eval()
+        # Models of some sizes heard every sound at one loudness, and are deaf to those of another.
+        said = folder / "preprocessor_config.json"
+        self.normalise = said.is_file() and bool(json.loads(said.read_text()).get("do_normalize", False))
 
     @torch.inference_mode()
     def features(self, signals: Sequence[tuple[str, bytes]]) -> list[np.ndarray]:
@@ -64,6 +68,8 @@ class WavLM(Teacher):
 
     def _one(self, sound: np.ndarray, rate: int) -> np.ndarray:
         mono = torch.from_numpy(sound.mean(0))
+        if self.normalise:
+            mono = (mono - mono.mean()) / (mono.var(correction=0) + 1e-7).sqrt()
         frames = -(-len(mono) // HOP)
         # Its convolutions see 400 samples: 40 on either side of a frame's own, and the last frame whole.
         padded = F.pad(mono, (40, frames * HOP + 40 - len(mono)))[None]
@@ -72,4 +78,5 @@ class WavLM(Teacher):
         return found[:, :frames].float().numpy()
 
     def about(self) -> dict[str, Any]:
-        return {"about": f"mean of all layers of {self.model.config.model_type}", "rate": RATE / HOP}
+        loudness = ", sounds of mean 0 and deviation 1" if self.normalise else ""
+        return {"about": f"mean of all layers of {self.model.config.model_type}{loudness}", "rate": RATE / HOP}

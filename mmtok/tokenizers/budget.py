@@ -116,7 +116,7 @@ class Quality(Budget):
         if tokenizer.gives != "signals":
             raise ValueError("a quality is of signals, and this tokenizer is for texts. Use Tokens or Bits.")
         if self.psnr is not None and tokenizer.spec.modality != "image":
-            raise ValueError("psnr is of pictures. Use Quality(snr=DB) for other signals.")
+            raise ValueError("psnr is of pictures. Use snr=DB for other signals.")
         if self.predicted:
             require_predictor(tokenizer, self._name())
 
