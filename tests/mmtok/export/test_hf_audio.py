@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mmtok.export import hf_dac, hf_encodec
+from mmtok.export.formats import to_native
 from mmtok.networks.conv1d import Conv1d, ConvTranspose1d
 from mmtok.networks.weight_norm import fold_state
 from mmtok.tokenizers.base import build_tokenizer
@@ -154,3 +155,11 @@ def test_weights_of_another_architecture_are_refused():
     ours = ours_of("dac")
     with pytest.raises(ValueError, match=r"have no .encoder[.]conv1.: they are of another"):
         hf_dac.state_from({"decoder.conv1.weight": torch.zeros(1)}, ours)
+
+
+@pytest.mark.parametrize("name", ["encodec", "dac"])
+def test_what_stands_for_dropped_levels_is_refused_where_there_is_no_place_for_it(name):
+    blocks = MODELS[name][1].config_of(theirs_of(name).config.to_dict())
+    ours = build_tokenizer(blocks["tokenizer"], blocks["quantizer"] | {"absent": "learned", "dropout": 0.5}).eval()
+    with pytest.raises(ValueError, match=r"cannot express quantizer\.absent='learned'"):
+        to_native(ours, f"hf-{name}")
