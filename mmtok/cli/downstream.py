@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mmtok.cli.measuring import place_of
+
 if TYPE_CHECKING:
     from mmtok.corpus import Corpus
 
@@ -85,18 +87,9 @@ def begin(args: argparse.Namespace, folder: Path, name: str) -> tuple[Path, str]
     Raises:
         ValueError: an option that has no meaning here.
     """
-    import torch
-
-    from mmtok.cli.reconstruct import check_writable
-    from mmtok.loading import check_device
-
     for option in ("shards", "samples"):
         if getattr(args, option) is not None:
             raise ValueError(f"--{option} is of --task reconstruct, and this is --task {args.task}. Leave it out.")
     if args.seeds < 1:
         raise ValueError(f"--seeds={args.seeds} must be at least 1.")
-    device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-    check_device(device)
-    target = args.out or folder / "evaluation" / f"{name}.json"
-    check_writable(target)
-    return target, device
+    return place_of(args, folder / "evaluation" / f"{name}.json")

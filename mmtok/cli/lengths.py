@@ -8,6 +8,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from mmtok.cli import pictures
+from mmtok.cli.measuring import file_of, place_of
 from mmtok.cli.subject import kind_of, kinds, subject_of
 
 if TYPE_CHECKING:
@@ -32,13 +33,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def run(args: argparse.Namespace) -> int:
-    import torch
-
-    from mmtok.cli.reconstruct import check_writable
     from mmtok.evaluation.heldout import HeldOut
     from mmtok.evaluation.lengths import measure_digits, measure_lengths, unpadded
     from mmtok.evaluation.report import finite
-    from mmtok.loading import check_device
     from mmtok.tokenizers.budget import ladder_of, require_axis, steps_of
 
     subject = subject_of(args)
@@ -57,11 +54,7 @@ def run(args: argparse.Namespace) -> int:
         if not targets:
             raise ValueError("--confidence is of what a predictor does for --targets. Give some, or leave it out.")
     held_out = HeldOut(kind.adjust(subject.data, args), shards=args.shards, samples=args.samples)
-    device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-    check_device(device)
-    step = "" if subject.step is None else f"-step-{subject.step}"
-    target = args.out or subject.folder / "evaluation" / f"lengths-{held_out.name}{step}.json"
-    check_writable(target)
+    target, device = place_of(args, file_of(args, subject, held_out, "lengths-"))
     tokenizer.to(device)
     if args.fit is not None:
         print(fit(subject, args, device))

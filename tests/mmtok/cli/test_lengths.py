@@ -1,6 +1,7 @@
 """evaluate --task lengths, on the command line."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -86,6 +87,15 @@ def trained(shards, tmp_path_factory):
     words = ["train", "image/demo", "logger/quiet", f"data.shards={shards}/train", f"run_dir={folder}", *own, rq]
     assert main(words) == 0
     return folder
+
+
+def test_other_weights_of_a_run_have_figures_of_their_own(trained, tmp_path):
+    own = shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
+    words = ["evaluate", str(own), "--task", "lengths", "--samples", "4", "--lengths", "4"]
+    assert main(words) == 0
+    assert main([*words, "--raw"]) == 0
+    names = {path.name.partition("-step")[0] for path in (own / "evaluation").glob("lengths-*.json")}
+    assert names == {"lengths-val", "lengths-val-raw"}
 
 
 def test_a_predictor_is_fitted_beside_the_run_and_spends_budgets(trained, photograph, tmp_path, capsys):
