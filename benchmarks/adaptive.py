@@ -27,8 +27,9 @@ from benchmarks.tables import table
 from mmtok.cli.subject import subject_of
 from mmtok.evaluation.heldout import HeldOut
 from mmtok.evaluation.lengths import packed_size, rank_correlation, unpadded
+from mmtok.tokenizers.axis import cut
 from mmtok.tokenizers.base import Tokenizer, evaluating
-from mmtok.tokenizers.budget import Quality, cut
+from mmtok.tokenizers.budget import Quality
 from mmtok.tokenizers.fidelity import counting, fidelity_of
 
 QUIET = ("hardware/cpu", "logger/tensorboard_off", "trainer.val_every=0", "checkpoint.every_steps=200")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mmtok.cli import VERBS, main, parse_arguments
-from mmtok.config import load_any, split_arguments
+from mmtok.config import load_any
+from mmtok.layers import split_arguments
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "slurm" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -136,7 +136,7 @@ def planned(args: argparse.Namespace) -> Comparison:
     """
     from mmtok.compare.arms import arm_with, arms_over
     from mmtok.compare.plan import Comparison
-    from mmtok.config import split_arguments
+    from mmtok.layers import split_arguments
 
     if args.out is None:
         if len(args.layers) == 1 and not (args.over or args.standing):

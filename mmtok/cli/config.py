@@ -21,7 +21,8 @@ def run(args: argparse.Namespace) -> int:
 
         print("\n".join(recipe_names()))
         return 0
-    from mmtok.config import dump_yaml, load_any, split_arguments
+    from mmtok.config import dump_yaml, load_any
+    from mmtok.layers import split_arguments
 
     loaded = load_any(*split_arguments(args.layers))
     for key in loaded.dropped:

@@ -38,7 +38,7 @@ def settings_of(words: Sequence[str], cls: type[T], task: str) -> T:
     Raises:
         ConfigError: one is not written so, or is no setting.
     """
-    from mmtok.config import load_yaml
+    from mmtok.layers import load_yaml
     from mmtok.schema import ConfigError, parse
 
     found = {}

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from mmtok.evaluation.heldout import HeldOut
     from mmtok.evaluation.lengths import measure_digits, measure_lengths, unpadded
     from mmtok.evaluation.report import finite
-    from mmtok.tokenizers.budget import ladder_of, require_axis, steps_of
+    from mmtok.tokenizers.axis import ladder_of, require_axis, steps_of
 
     subject = subject_of(args)
     tokenizer, kind = subject.tokenizer, kinds()[kind_of(subject.tokenizer)]

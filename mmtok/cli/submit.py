@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from mmtok.cluster.submit import plan
-    from mmtok.config import split_arguments
+    from mmtok.layers import split_arguments
 
     return tell(plan(*split_arguments(args.layers), args.cluster, args.array), dry_run=args.dry_run)
 

@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
 
     from mmtok.cluster.status import status
     from mmtok.cluster.task import check_task, core_lines
-    from mmtok.config import FitConfig, load_any, split_arguments
+    from mmtok.config import FitConfig, load_any
+    from mmtok.layers import split_arguments
     from mmtok.loading import checkpoint_path
     from mmtok.training.callbacks.preemption import Preempted
     from mmtok.training.guard import NonFiniteError

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mmtok.config import merge_layers
+from mmtok.layers import merge_layers
 from mmtok.resources import layer_path, recipe_names
 from mmtok.schema import ConfigError, parse, suggest
 

@@ -19,7 +19,8 @@ from mmtok.codes import CodeSpec, Modality
 from mmtok.evaluation.finite import require_finite
 from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig
 from mmtok.schema import ConfigError
-from mmtok.tokenizers.base import Latents, Tokenizer, TokenizerConfig
+from mmtok.tokenizers.base import Tokenizer, TokenizerConfig
+from mmtok.tokenizers.latents import Latents
 
 
 @runtime_checkable

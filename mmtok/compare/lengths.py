@@ -9,7 +9,7 @@ from mmtok.compare.asked import check_asked
 from mmtok.compare.subject import Subject
 from mmtok.evaluation.lengths import measure_lengths, unpadded
 from mmtok.evaluation.report import finite
-from mmtok.tokenizers.budget import ladder_of, steps_of
+from mmtok.tokenizers.axis import ladder_of, steps_of
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from mmtok.evaluation.heldout import HeldOut, Signals
+from mmtok.tokenizers.axis import cut, require_axis
 from mmtok.tokenizers.base import Tokenizer, evaluating
-from mmtok.tokenizers.budget import Quality, cut, require_axis
+from mmtok.tokenizers.budget import Quality
 from mmtok.tokenizers.fidelity import counting, fidelity_of
 
 DEFINITIONS = {

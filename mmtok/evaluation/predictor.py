@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mmtok.tokenizers.axis import cut, ladder_of, require_axis, steps_of
 from mmtok.tokenizers.base import Tokenizer, evaluating
-from mmtok.tokenizers.budget import cut, ladder_of, require_axis, steps_of
 from mmtok.tokenizers.fidelity import counting, fidelity_of
 from mmtok.tokenizers.predictor import LengthPredictor, expanded, features
 

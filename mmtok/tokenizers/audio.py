@@ -17,7 +17,9 @@ from mmtok.networks.base import EncoderConfig, networks
 from mmtok.networks.seanet import SEANetConfig
 from mmtok.quantizers.base import Quantizer
 from mmtok.tokenizers import sounds
-from mmtok.tokenizers.base import Latents, Tokenizer, TokenizerConfig, refuse_ids, register_tokenizer
+from mmtok.tokenizers.base import Tokenizer, TokenizerConfig, register_tokenizer
+from mmtok.tokenizers.checks import refuse_ids
+from mmtok.tokenizers.latents import Latents
 from mmtok.tokenizers.streaming import Stream, open_stream
 
 LEVEL = 0.1

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,12 @@ from torch import Tensor, nn
 from mmtok.codes import Codes, CodeSpec
 from mmtok.networks.base import Networks
 from mmtok.networks.optimize import optimize
-from mmtok.quantizers.base import Quantized, Quantizer, QuantizerConfig, quantizers
+from mmtok.quantizers.base import Quantizer, QuantizerConfig, quantizers
 from mmtok.registry import Registry
-from mmtok.tokenizers.budget import Axis, Budget
+from mmtok.tokenizers.axis import Axis
+from mmtok.tokenizers.budget import Budget
+from mmtok.tokenizers.checks import check_lengths, refuse_ids
+from mmtok.tokenizers.latents import Latents, Reconstruction
 from mmtok.tokenizers.predictor import LengthPredictor
 
 
@@ -29,37 +32,6 @@ class TokenizerConfig:
 
     dim: int = 64
     """Channels of the latents between network and quantizer. Filled into `quantizer.dim`."""
-
-
-class Latents(NamedTuple):
-    """What the encoder gives and the quantizer takes."""
-
-    z: Tensor
-    """(B, T, D) channels-last."""
-    mask: Tensor | None
-    """(B, T) bool, True where there is a latent; None where all are."""
-    grid: tuple[int, int] | None
-    """(H, W) with H * W = T, for images."""
-    source_size: Tensor
-    """(B, n) int64, pixels (height, width) or samples of each source, before padding."""
-    gain: Tensor | None = None
-    """(B,) what each item was divided by before the encoder, and what comes back is multiplied by; None for nothing."""
-
-    def first(self, positions: Tensor | None) -> Latents:
-        """These latents with only the first `positions` (B,) of each item; None keeps all."""
-        if positions is None:
-            return self
-        kept = torch.arange(self.z.shape[1], device=self.z.device) < positions[:, None]
-        return self._replace(mask=kept if self.mask is None else kept & self.mask)
-
-
-class Reconstruction(NamedTuple):
-    """What a training step needs of one pass."""
-
-    x: Tensor
-    """The reconstruction, shaped as the input; of tokenizers that give logits (B, values, ...), those of each value."""
-    quantized: Quantized
-    latents: Latents
 
 
 class Tokenizer(nn.Module):
@@ -312,38 +284,6 @@ class Tokenizer(nn.Module):
             positions = torch.arange(codes.ids.shape[2], device=codes.lengths.device)
             mask = positions < codes.lengths[:, None]
             return self.synthesise(values, codes.grid, size, mask=mask, gain=codes.extras.get("gain"))
-
-
-def check_lengths(x: Tensor, lengths: Tensor) -> None:
-    """Refuse lengths that are not of the items of x (B, C, S).
-
-    Raises:
-        ValueError: names them.
-    """
-    if (
-        lengths.shape != x.shape[:1]
-        or lengths.is_floating_point()
-        or not ((lengths >= 0) & (lengths <= x.shape[2])).all()
-    ):
-        raise ValueError(
-            f"lengths are one number of samples an item, 0 to {x.shape[2]} here; got {lengths.tolist()} for "
-            f"{x.shape[0]} items."
-        )
-
-
-def refuse_ids(codes: Any) -> None:
-    """Refuse bare ids where codes are wanted, and codes of nothing.
-
-    Raises:
-        ValueError: says what is missing.
-    """
-    if isinstance(codes, Tensor):
-        raise ValueError(
-            "decode takes Codes, and these are bare ids. Give Codes(ids, lengths, source_size, grid): lengths (B,) in "
-            "positions, source_size (B, n) in pixels or samples, grid (H, W) of pictures."
-        )
-    if not len(codes):
-        raise ValueError("decode got a batch of 0 items, and nothing says how large signals of none are. Leave it out.")
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from mmtok.networks.base import EncoderConfig, networks
 from mmtok.networks.conv2d import Conv2dConfig
 from mmtok.quantizers.base import Quantizer
 from mmtok.tokenizers import pixels
-from mmtok.tokenizers.base import Latents, Tokenizer, TokenizerConfig, register_tokenizer
+from mmtok.tokenizers.base import Tokenizer, TokenizerConfig, register_tokenizer
+from mmtok.tokenizers.latents import Latents
 
 
 @dataclass(frozen=True, kw_only=True)

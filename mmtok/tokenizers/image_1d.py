@@ -18,9 +18,11 @@ from mmtok.codes import Codes, CodeSpec
 from mmtok.networks.base import EncoderConfig
 from mmtok.networks.queries import QueriesConfig, QueryNetworks
 from mmtok.quantizers.base import Quantizer
-from mmtok.tokenizers.base import Latents, refuse_ids, register_tokenizer
-from mmtok.tokenizers.budget import Axis
+from mmtok.tokenizers.axis import Axis
+from mmtok.tokenizers.base import register_tokenizer
+from mmtok.tokenizers.checks import refuse_ids
 from mmtok.tokenizers.image import ImageTokenizer, ImageTokenizerConfig
+from mmtok.tokenizers.latents import Latents
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,9 @@ from torch import Tensor
 from mmtok.tensorfile import write_tensors
 
 if TYPE_CHECKING:
-    from mmtok.tokenizers.base import Latents, Tokenizer
-    from mmtok.tokenizers.budget import Axis
+    from mmtok.tokenizers.axis import Axis
+    from mmtok.tokenizers.base import Tokenizer
+    from mmtok.tokenizers.latents import Latents
 
 FILE = "lengths.safetensors"
 """Its name in a run directory."""
@@ -53,10 +54,11 @@ class LengthPredictor:
 
     @torch.no_grad()
     def predict(self, latents: Latents) -> Tensor:
-        """(B, R) dB at each length of the ladder."""
+        """(B, R) dB at each length of the ladder, in float32 whatever the networks ran in."""
         device = latents.z.device
-        rows = expanded(features(latents), self.offset.to(device), self.scale.to(device))
-        return rows @ self.weights.to(device)
+        with torch.autocast(device.type, enabled=False):
+            rows = expanded(features(latents), self.offset.to(device), self.scale.to(device))
+            return rows @ self.weights.to(device)
 
     @torch.no_grad()
     def choose(self, latents: Latents, target: float, confidence: float) -> Tensor:

@@ -21,8 +21,9 @@ from mmtok.networks.mlp import MLPConfig
 from mmtok.networks.rotation import Rotation, RotationConfig
 from mmtok.quantizers.base import Quantizer
 from mmtok.tokenizers.arrays import read_array
-from mmtok.tokenizers.base import Latents, Tokenizer, TokenizerConfig, register_tokenizer
+from mmtok.tokenizers.base import Tokenizer, TokenizerConfig, register_tokenizer
 from mmtok.tokenizers.fitted import FittedConfig, FittedTokenizer
+from mmtok.tokenizers.latents import Latents
 from mmtok.tokenizers.standard import Standard
 
 _OPQ_ROUNDS, _OPQ_ROWS = 4, 16384

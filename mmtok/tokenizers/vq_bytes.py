@@ -19,8 +19,10 @@ from mmtok.codes import Codes, CodeSpec
 from mmtok.networks.base import EncoderConfig, networks
 from mmtok.networks.bytes1d import Bytes1dConfig
 from mmtok.quantizers.base import Quantizer
-from mmtok.tokenizers.base import Latents, Tokenizer, TokenizerConfig, evaluating, refuse_ids, register_tokenizer
+from mmtok.tokenizers.base import Tokenizer, TokenizerConfig, evaluating, register_tokenizer
 from mmtok.tokenizers.budget import Budget
+from mmtok.tokenizers.checks import refuse_ids
+from mmtok.tokenizers.latents import Latents
 from mmtok.tokenizers.texts import check_texts, read_text, write_text
 
 VALUES = 256

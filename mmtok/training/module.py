@@ -22,10 +22,11 @@ from datamodules.stream import only_valid
 from mmtok.config import RunConfig
 from mmtok.losses.base import Loss, Outcome, losses
 from mmtok.schema import to_plain
-from mmtok.tokenizers.base import Reconstruction, Tokenizer, build_tokenizer
-from mmtok.tokenizers.budget import few_lengths, require_axis, steps_of
+from mmtok.tokenizers.base import Tokenizer, build_tokenizer
+from mmtok.tokenizers.latents import Reconstruction
 from mmtok.training.adversary import Adversary, check_discriminator
 from mmtok.training.balance import balanced
+from mmtok.training.cuts import cuts
 from mmtok.training.draws import draw_digits, draw_levels, draw_positions, draw_seed, draw_seeds
 from mmtok.training.guard import FiniteGuard
 from mmtok.training.logs import ScalarBuffer
@@ -223,7 +224,7 @@ class TokenizerModule(L.LightningModule):
         with torch.compiler.set_stance("eager_on_recompile"):  # clips of a hundred lengths would be compiled each
             out = tokenizer(x, batch.get("lengths"))
             bypass = tokenizer.bypass(out.latents, tuple(x.shape[2:]))
-            cut = self._cut(out, x)
+            cut = cuts(tokenizer, out, x) if self.config.log.lengths else {}
         terms = self._objective(out, batch)
         return {
             "loss": torch.stack(list(terms.values())).sum(),
@@ -235,21 +236,6 @@ class TokenizerModule(L.LightningModule):
             "cut": cut,
             "lengths": batch.get("lengths"),
         }
-
-    def _cut(self, out: Reconstruction, x: Tensor) -> dict[str, Tensor]:
-        """What codes of a few lengths give back, by axis and length, where training cuts them; the whole last."""
-        tokenizer, size, most = self.evaluated, tuple(x.shape[2:]), {}
-        if self.config.log.lengths and tokenizer.cut_in_training:
-            most[str(require_axis(tokenizer))] = steps_of(tokenizer)
-        if self.config.log.lengths and tokenizer.quantizer.drops_digits:
-            most["digits"] = tokenizer.quantizer.digits
-        found: dict[str, Tensor] = {}
-        for axis, whole in most.items():
-            for length in few_lengths(whole)[:-1]:
-                hint = {axis: torch.full(x.shape[:1], length, device=x.device)}
-                found[f"{axis}/{length}"] = tokenizer.reconstruct(out.latents, size, **hint).x
-            found[f"{axis}/{whole}"] = out.x
-        return {name: tokenizer.compared(y) for name, y in found.items()}
 
     def log_scalars(self, values: Mapping[str, Tensor | float], weight: Tensor | float = 1.0) -> None:
         """Add to the current window of the log; nothing is read from the device until the window ends."""

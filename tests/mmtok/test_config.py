@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from mmtok.config import comparable, differences, dump_yaml, load_config, split_arguments
+from mmtok.config import comparable, differences, dump_yaml, load_config
 from mmtok.schema import ConfigError
 
 BASE = """
@@ -109,12 +109,6 @@ def test_what_a_restart_may_not_change_is_listed(base):
     old, new = load_config([base]).config, load_config([base], ["optim.lr=1e-3", "trainer.devices=2"]).config
     assert differences(old, new) == ["optim.lr: 0.0001 -> 0.001"]
     assert "trainer.max_steps" not in comparable(old)
-
-
-def test_words_with_an_equals_sign_are_settings():
-    assert split_arguments(["image/x", "a.b=c=d"]) == (["image/x"], ["a.b=c=d"])
-    with pytest.raises(ConfigError, match="without dashes"):
-        split_arguments(["--lr=3"])
 
 
 def test_a_plugin_registers_what_a_recipe_then_names(base, tmp_path, monkeypatch):

@@ -70,7 +70,7 @@ def _short(sets: Any) -> str:
 
 def _differing(story: Story) -> Content:
     """One row a setting that is not the same in all runs, one column a series."""
-    from mmtok.config import flatten
+    from mmtok.layers import flatten
 
     first = {run.series: run for run in reversed(story.runs) if run.config}
     names = [one for one in story.series if one in first]

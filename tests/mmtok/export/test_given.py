@@ -9,7 +9,7 @@ from mmtok.codes import Codes
 from mmtok.export.hub.modeling_mmtok import _vocabulary
 from mmtok.export.token_spec import TokenSpec
 from mmtok.export.vocab_map import Vocabulary
-from mmtok.tokenizers.base import refuse_ids
+from mmtok.tokenizers.checks import refuse_ids
 
 IMAGE = TokenSpec("image", (9,), "img", length="grid", rows=True, downsample=8)
 AUDIO = TokenSpec("audio", (16, 16), "aud", downsample=20)

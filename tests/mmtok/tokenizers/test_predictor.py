@@ -12,8 +12,8 @@ from mmtok.export.bundle import write_bundle
 from mmtok.export.encoding import Encoder
 from mmtok.export.verify import verify
 from mmtok.tokenizers import build_tokenizer
-from mmtok.tokenizers.base import Latents
 from mmtok.tokenizers.budget import Quality, budget_of
+from mmtok.tokenizers.latents import Latents
 from mmtok.tokenizers.pixels import to_uint8, to_unit
 from mmtok.tokenizers.predictor import FILE, LengthPredictor, attach
 
