@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from datamodules.base import datamodules
 from datamodules.shards import ShardSet
@@ -11,6 +12,7 @@ from datamodules.vectoritem import to_npy
 from datamodules.vectors import Vectors, VectorsConfig
 from datamodules.writer import ShardWriter
 from mmtok.config import load_config
+from mmtok.export.bundle import write_bundle
 from mmtok.schema import ConfigError
 from mmtok.teachers import Teacher
 from mmtok.teachers.texts import LETTERS, PIECES, _pieces
@@ -106,6 +108,21 @@ def test_codes_learn_from_them(kind, loss):
     assert terms["meaning"].isfinite()
     (gradient,) = torch.autograd.grad(terms["meaning"], out.quantized.values, retain_graph=True)
     assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("loss", ["distill", "contrastive"])
+def test_what_taught_the_codes_stays_out_of_exports(tmp_path, loss):
+    layer, *words = RUNS["vector"]
+    own = ["loss.meaning.pool=true", "loss.meaning.levels=all"] if loss == "distill" else []
+    words += [f"loss.meaning.name={loss}", "loss.meaning.features=2", *own]
+    module = TokenizerModule(load_config([layer], words).config)
+    heads, own = set(module.terms.parameters()), set(module.tokenizer.parameters())
+    assert heads
+    assert not heads & own
+    write_bundle(module.tokenizer, tmp_path / "bundle")
+    exported = [one for file in (tmp_path / "bundle").glob("*.safetensors") for one in load_file(file).values()]
+    assert any(torch.equal(one, next(module.tokenizer.parameters())) for one in exported)
+    assert not any(torch.equal(one, head) for one in exported for head in heads)
 
 
 @pytest.mark.parametrize("kind", RUNS)
