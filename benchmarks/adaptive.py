@@ -25,8 +25,9 @@ from torch import Tensor
 
 from benchmarks.tables import table
 from mmtok.cli.subject import subject_of
+from mmtok.evaluation.density import packed_size, rank_correlation
 from mmtok.evaluation.heldout import HeldOut
-from mmtok.evaluation.lengths import packed_size, rank_correlation, unpadded
+from mmtok.evaluation.lengths import unpadded
 from mmtok.tokenizers.axis import cut
 from mmtok.tokenizers.base import Tokenizer, evaluating
 from mmtok.tokenizers.budget import Quality

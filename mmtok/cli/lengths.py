@@ -110,7 +110,7 @@ def numbers(text: str | None, option: str, kind: type) -> list[Any]:
 
 def tables(found: Lengths) -> str:
     """Both answers for a terminal."""
-    from mmtok.evaluation.lengths import rows_by_length, rows_of_prediction, rows_of_search
+    from mmtok.evaluation.length_tables import rows_by_length, rows_of_prediction, rows_of_search
 
     lines = [f"{found.samples:,} items, codes cut along their {found.axis}", *rows_by_length(found)]
     for more in (rows_of_search(found) if found.searched else [], rows_of_prediction(found)):

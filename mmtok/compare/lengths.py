@@ -7,7 +7,7 @@ from typing import Any
 
 from mmtok.compare.asked import check_asked
 from mmtok.compare.subject import Subject
-from mmtok.evaluation.lengths import measure_lengths, unpadded
+from mmtok.evaluation.lengths import measure_digits, measure_lengths, unpadded
 from mmtok.evaluation.report import finite
 from mmtok.tokenizers.axis import ladder_of, steps_of
 
@@ -45,13 +45,18 @@ def _is_number(text: str) -> bool:
 def lengths(subject: Subject, asked: LengthsConfig) -> dict[str, Any]:
     """Quality of items decoded from so many steps, and the tokens that each wanted quality takes, item by item."""
     tokenizer = subject.tokenizer
-    if tokenizer.axis is None:
+    digits = tokenizer.quantizer.digits if tokenizer.quantizer.drops_digits else 0
+    if tokenizer.axis is None and not digits:
         return {"figures": {}, "absent": "codes have one length"}
     if tokenizer.gives != "signals":
         return {"figures": {}, "absent": "texts have no signal-to-noise ratio; see byte_accuracy_levels_*"}
     signals = unpadded(subject.held_out(asked.samples), subject.device)
-    found = measure_lengths(tokenizer.to(subject.device), signals, ladder_of(steps_of(tokenizer)), asked.decibels)
-    figures = {f"{found.quality}_length_{row['steps']:.0f}": row[found.quality] for row in found.by_length}
+    if tokenizer.axis is None:
+        found = measure_digits(tokenizer.to(subject.device), signals, range(1, digits + 1))
+    else:
+        found = measure_lengths(tokenizer.to(subject.device), signals, ladder_of(steps_of(tokenizer)), asked.decibels)
+    kind = "digits" if tokenizer.axis is None else "length"
+    figures = {f"{found.quality}_{kind}_{row['steps']:.0f}": row[found.quality] for row in found.by_length}
     for one in found.searched:
         figures |= {f"tokens_for_{one.target:g}_db": one.tokens, f"met_{one.target:g}_db": one.met}
     return {"figures": figures, "result": finite(found.to_dict())}

@@ -6,7 +6,6 @@ everybody at a quality? The second is put beside the best length that is the sam
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,11 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmtok.codes import Codes
+from mmtok.evaluation.density import packed_size, rank_correlation
 from mmtok.evaluation.heldout import HeldOut, Signals
 from mmtok.tokenizers.axis import cut, require_axis
 from mmtok.tokenizers.base import Tokenizer, evaluating
-from mmtok.tokenizers.budget import Quality
+from mmtok.tokenizers.budget import Found, Quality
 from mmtok.tokenizers.fidelity import counting, fidelity_of
+from mmtok.tokenizers.latents import Latents
+from mmtok.tokenizers.predictor import LengthPredictor
 
 DEFINITIONS = {
     "by_length": "all items at the same number of steps (positions or levels); psnr or snr in dB, mean over items",
@@ -29,7 +32,8 @@ DEFINITIONS = {
     "fixed": "the fewest steps that, the same for all, give as large a share the quality; none where nobody has it",
     "crossed": "share of items of which some shorter code was good enough and a longer one was not",
     "predicted": "the same by the predictor of lengths, with its share of items that should be as good (confidence)",
-    "rank_correlation": "Spearman's, of steps kept and the bytes of the item as PNG (pictures) or FLAC (sounds)",
+    "rank_correlation": "Spearman's, of steps kept and the item's bytes as PNG (pictures) or FLAC (sounds); of levels, "
+    "bytes a pixel or sample",
     "decodes": "passes of the decoder that a search took, beside one without",
 }
 
@@ -87,12 +91,97 @@ class Lengths:
         return plain | {"by_length": list(self.by_length), "searched": rows, "definitions": DEFINITIONS}
 
 
+class _Table:
+    """Quality and costs of items, by number of steps."""
+
+    def __init__(self, quality: str, steps: Iterable[int]) -> None:
+        self.quality = quality
+        self.figures: dict[int, list[Tensor]] = {count: [] for count in sorted(set(steps))}
+        self.costs: dict[int, list[Tensor]] = {count: [] for count in self.figures}
+
+    def add(self, steps: int, figures: Tensor, codes: Codes, sizes: Sequence[int]) -> None:
+        """What a batch reads from codes of vocabularies of these sizes, one a level."""
+        self.figures[steps].append(figures.cpu())
+        there = (codes.ids >= 0).sum(2).cpu()
+        bits = (there * torch.tensor([np.log2(size) for size in sizes])).sum(1)
+        self.costs[steps].append(torch.stack([there.sum(1).float(), bits], 1))
+
+    def rows(self) -> tuple[dict[str, float], ...]:
+        """As `Lengths.by_length`."""
+        return tuple(self._row(steps) for steps in self.figures)
+
+    def _row(self, steps: int) -> dict[str, float]:
+        tokens, bits = torch.cat(self.costs[steps]).mean(0).tolist()
+        figure = float(torch.cat(self.figures[steps]).double().mean())
+        return {"steps": steps, "tokens": tokens, "bits": bits, self.quality: figure}
+
+    def share(self, steps: int, target: float) -> float:
+        """Of items that are as good as wanted."""
+        return float((torch.cat(self.figures[steps]) >= target).double().mean())
+
+    @property
+    def items(self) -> int:
+        """How many there were.
+
+        Raises:
+            ValueError: none.
+        """
+        count = sum(map(len, next(iter(self.figures.values()), [])))
+        if not count:
+            raise ValueError("There is nothing to measure: no signal came.")
+        return count
+
+
+class _Target:
+    """One wanted quality, searched for and predicted, item by item."""
+
+    def __init__(self, target: float, confidence: float) -> None:
+        self.target, self.confidence = target, confidence
+        self.found: list[Found] = []
+        self.told: list[Tensor] = []
+
+    def search(self, tokenizer: Tokenizer, x: Tensor, latents: Latents, quality: str) -> None:
+        """Look for it in a batch."""
+        wanted: dict[str, Any] = {quality: self.target}
+        self.found.append(Quality(**wanted).search(tokenizer, x, latents))
+
+    def predict(self, tokenizer: Tokenizer, x: Tensor, latents: Latents, predictor: LengthPredictor) -> None:
+        """Ask the predictor, and see what comes of it."""
+        figure, _ = fidelity_of(tokenizer.spec.modality)
+        steps = predictor.choose(latents, self.target, self.confidence)
+        codes = tokenizer.code(latents, **{require_axis(tokenizer): steps})
+        good = figure(x, tokenizer.decode(codes), counting(latents.source_size, x)) >= self.target
+        self.told.append(torch.stack([good, steps, (codes.ids >= 0).sum((1, 2))], 1).cpu())
+
+    def result(self, table: _Table, sizes: Tensor) -> Searched:
+        """Beside what the same length for all does; `sizes` tell how much there is in each item."""
+        steps, met, crossed = (torch.cat([getattr(one, name) for one in self.found]).cpu() for name in _OF_ITEMS)
+        reached = float(met.double().mean())
+        enough = [count for count in table.figures if 0 < reached <= table.share(count, self.target)]
+        return Searched(
+            self.target,
+            reached,
+            float(steps.double().mean()),
+            float(torch.cat([(one.codes.ids >= 0).sum((1, 2)) for one in self.found]).double().mean()),
+            float(min(enough, default=float("nan"))),
+            float(crossed.double().mean()),
+            rank_correlation(steps, sizes),
+            float(np.mean([one.decodes for one in self.found])),
+            tuple(torch.bincount(steps).tolist()),
+            Predicted(self.confidence, *torch.cat(self.told).double().mean(0).tolist()) if self.told else None,
+        )
+
+
+_OF_ITEMS = ("kept", "met", "crossed")
+"""Fields of `Found`."""
+
+
 @torch.inference_mode()
 def measure_lengths(
     tokenizer: Tokenizer,
     batches: Iterable[Tensor],
     lengths: Sequence[int],
-    targets: Sequence[float],
+    targets: Sequence[float] = (),
     *,
     confidence: float = Quality.confidence,
 ) -> Lengths:
@@ -108,47 +197,27 @@ def measure_lengths(
     Raises:
         ValueError: codes cannot be cut, or there is nothing to measure.
     """
-    axis = require_axis(tokenizer)
-    figure, name = fidelity_of(tokenizer.spec.modality)
-    table: dict[int, list[Tensor]] = {length: [] for length in sorted(set(lengths))}
-    costs: dict[int, list[Tensor]] = {length: [] for length in table}
-    kept: dict[float, list[Any]] = {target: [] for target in targets}
+    axis, spec = require_axis(tokenizer), tokenizer.spec
+    figure, name = fidelity_of(spec.modality)
+    table, wanted = _Table(name, lengths), [_Target(target, confidence) for target in targets]
     predictor = tokenizer.length_predictor
-    if predictor is not None and not predictor.fits:
-        predictor = None
-    told: dict[float, list[Tensor]] = {target: [] for target in targets}
-    sizes: list[int] = []
-    spec = tokenizer.spec
-    bits = torch.tensor([np.log2(size) for size in spec.codebook_sizes])
+    sizes: list[float] = []
     with evaluating(tokenizer):
         for x in batches:
             latents = tokenizer.embed(x)
             within = counting(latents.source_size, x)
-            for length in table:
+            for length in table.figures:
                 codes = cut(tokenizer, latents, length)
-                table[length].append(figure(x, tokenizer.decode(codes), within).cpu())
-                there = (codes.ids >= 0).sum(2).cpu()
-                costs[length].append(torch.stack([there.sum(1).float(), (there * bits).sum(1)], 1))
-            for target in targets:
-                wanted: dict[str, Any] = {name: target}
-                kept[target].append(Quality(**wanted).search(tokenizer, x, latents))
-                if predictor is not None:
-                    steps = predictor.choose(latents, target, confidence)
-                    codes = tokenizer.code(latents, **{axis: steps})
-                    good = figure(x, tokenizer.decode(codes), within) >= target
-                    told[target].append(torch.stack([good, steps, (codes.ids >= 0).sum((1, 2))], 1).cpu())
-            sizes += [packed_size(one, spec.sample_rate) for one in x.cpu()]
-    if not sizes:
-        raise ValueError("There is nothing to measure: no signal came.")
-    figures = {length: torch.cat(rows) for length, rows in table.items()}
-    rows = [_row(length, figures[length], torch.cat(costs[length]), name) for length in figures]
-    searched = [
-        _searched(target, found, figures, torch.tensor(sizes))._replace(
-            predicted=Predicted(confidence, *torch.cat(told[target]).double().mean(0).tolist()) if predictor else None
-        )
-        for target, found in kept.items()
-    ]
-    return Lengths(axis, name, len(sizes), tuple(rows), tuple(searched))
+                table.add(length, figure(x, tokenizer.decode(codes), within), codes, spec.codebook_sizes)
+            for one in wanted:
+                one.search(tokenizer, x, latents, name)
+                if predictor is not None and predictor.fits:
+                    one.predict(tokenizer, x, latents, predictor)
+            # A longer sound has more codes at any number of levels, so levels follow how dense a sound is.
+            share = x.shape[2:].numel() if axis == "levels" else 1
+            sizes += [packed_size(signal, spec.sample_rate) / share for signal in x.cpu()]
+    items = table.items
+    return Lengths(axis, name, items, table.rows(), tuple(one.result(table, torch.tensor(sizes)) for one in wanted))
 
 
 @torch.inference_mode()
@@ -164,23 +233,17 @@ def measure_digits(tokenizer: Tokenizer, batches: Iterable[Tensor], digits: Sequ
         ValueError: codes have not as many digits, or there is nothing to measure.
     """
     figure, name = fidelity_of(tokenizer.spec.modality)
-    family = {count: tokenizer.prefix(count) for count in sorted(set(digits))}
-    quality: dict[int, list[Tensor]] = {count: [] for count in family}
-    costs: dict[int, list[Tensor]] = {count: [] for count in family}
+    table = _Table(name, digits)
+    family = {count: tokenizer.prefix(count).eval() for count in table.figures}
     with evaluating(tokenizer):
         for x in batches:
             latents = tokenizer.embed(x)
             within = counting(latents.source_size, x)
             for count, small in family.items():
-                codes = small.eval().code(latents)
-                quality[count].append(figure(x, small.decode(codes), within).cpu())
-                tokens = (codes.ids >= 0).sum((1, 2)).cpu().float()
-                costs[count].append(torch.stack([tokens, tokens * np.log2(small.spec.codebook_sizes[0])], 1))
-    samples = sum(map(len, next(iter(quality.values()), [])))
-    if not samples:
-        raise ValueError("There is nothing to measure: no signal came.")
-    rows = [_row(count, torch.cat(quality[count]), torch.cat(costs[count]), name) for count in family]
-    return Lengths("digits", name, samples, tuple(rows), ())
+                codes = small.code(latents)
+                table.add(count, figure(x, small.decode(codes), within), codes, small.spec.codebook_sizes)
+    items = table.items
+    return Lengths("digits", name, items, table.rows(), ())
 
 
 def unpadded(held_out: HeldOut, device: str | torch.device) -> Iterator[Tensor]:
@@ -192,91 +255,3 @@ def unpadded(held_out: HeldOut, device: str | torch.device) -> Iterator[Tensor]:
             continue
         for one, length in zip(x, batch["lengths"].tolist(), strict=True):
             yield one[None, ..., :length]
-
-
-def _row(length: int, quality: Tensor, costs: Tensor, name: str) -> dict[str, float]:
-    tokens, bits = costs.mean(0).tolist()
-    return {"steps": length, "tokens": tokens, "bits": bits, name: float(quality.double().mean())}
-
-
-def _searched(target: float, found: Sequence[Any], quality: dict[int, Tensor], sizes: Tensor) -> Searched:
-    steps = torch.cat([one.kept for one in found]).cpu()
-    met = float(torch.cat([one.met for one in found]).double().mean())
-    crossed = float(torch.cat([one.crossed for one in found]).double().mean())
-    shares = {length: float((reached >= target).double().mean()) for length, reached in quality.items()}
-    enough = [length for length, share in shares.items() if 0 < met <= share]
-    return Searched(
-        target,
-        met,
-        float(steps.double().mean()),
-        float(torch.cat([(one.codes.ids >= 0).sum((1, 2)) for one in found]).double().mean()),
-        float(min(enough, default=float("nan"))),
-        crossed,
-        rank_correlation(steps, sizes),
-        float(np.mean([one.decodes for one in found])),
-        tuple(torch.bincount(steps).tolist()),
-    )
-
-
-def rank_correlation(a: Tensor, b: Tensor) -> float:
-    """Spearman's, with ties at their mean rank; NaN where one side is constant."""
-    from scipy.stats import spearmanr
-
-    if bool((a == a[0]).all()) or bool((b == b[0]).all()):
-        return float("nan")
-    return float(spearmanr(a.numpy(), b.numpy()).statistic)
-
-
-def packed_size(x: Tensor, rate: int | None) -> int:
-    """Bytes of one signal (C, ...) as PNG, or of a sound as FLAC of 16 bits: how much there is in it, roughly."""
-    file = io.BytesIO()
-    if rate is None:
-        from mmtok.tokenizers.pixels import to_pil
-
-        to_pil(x[None])[0].save(file, "png", optimize=True)
-    else:
-        import soundfile
-
-        soundfile.write(file, x.T.numpy(), rate, format="FLAC", subtype="PCM_16")
-    return len(file.getvalue())
-
-
-def rows_by_length(found: Lengths) -> list[str]:
-    """Lines of a table: what a length is worth."""
-    name = found.quality
-    cells = [[found.axis, "tokens", "bits", f"{name} dB"]]
-    cells += [
-        [f"{row['steps']:.0f}", f"{row['tokens']:,.1f}", f"{row['bits']:,.0f}", f"{row[name]:.2f}"]
-        for row in found.by_length
-    ]
-    return _aligned(cells)
-
-
-def rows_of_search(found: Lengths) -> list[str]:
-    """Lines of a table: what a quality takes."""
-    cells = [
-        [f"{found.quality} dB", "met", "kept", "tokens", "the same for all", "crossed", "rank correlation", "decodes"]
-    ]
-    for one in found.searched:
-        ranks = "-" if one.rank_correlation != one.rank_correlation else f"{one.rank_correlation:.2f}"
-        cells.append(
-            [f"{one.target:g}", f"{one.met:.1%}", f"{one.kept:.1f}", f"{one.tokens:,.1f}",
-             "-" if one.fixed != one.fixed else f"{one.fixed:.0f}",
-             f"{one.crossed:.1%}", ranks, f"{one.decodes:.1f}"]
-        )  # fmt: skip
-    return _aligned(cells)
-
-
-def rows_of_prediction(found: Lengths) -> list[str]:
-    """Lines of a table: what the predictor makes of it; none without one."""
-    told = [(one.target, one.predicted) for one in found.searched if one.predicted]
-    if not told:
-        return []
-    cells = [[f"{found.quality} dB", "met", "kept", "tokens", "decodes"]]
-    cells += [[f"{target:g}", f"{one.met:.1%}", f"{one.kept:.1f}", f"{one.tokens:,.1f}", "0"] for target, one in told]
-    return [f"predicted, confidence {told[0][1].confidence:g}", *_aligned(cells)]
-
-
-def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]

@@ -91,6 +91,8 @@ NUMBERED = {
     re.compile(rf"{GAIN}(\d+)$"): Figure("gain of level {}", "dB"),
     re.compile(r"psnr_length_(\d+)$"): Figure("PSNR of length {}", "dB"),
     re.compile(r"snr_length_(\d+)$"): Figure("SNR of length {}", "dB"),
+    re.compile(r"psnr_digits_(\d+)$"): Figure("PSNR of {} digits", "dB"),
+    re.compile(r"snr_digits_(\d+)$"): Figure("SNR of {} digits", "dB"),
     re.compile(r"tokens_for_(.+)_db$"): Figure("tokens an item for {} dB"),
     re.compile(r"met_(.+)_db$"): Figure("items with {} dB"),
 }

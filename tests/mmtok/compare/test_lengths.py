@@ -23,10 +23,10 @@ class HeldOut:
         yield {"x": torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1}
 
 
-def measured(nested, **asked):
+def measured(nested, quantizer=None, **asked):
     torch.manual_seed(0)
     block = {"name": "image_1d", "dim": 8, "image_size": 16, "encoder": ENCODER, "nested": nested}
-    tokenizer = build_tokenizer(block, {"name": "vq", "codebook_size": 16}).eval()
+    tokenizer = build_tokenizer(block, quantizer or {"name": "vq", "codebook_size": 16}).eval()
     subject = SimpleNamespace(tokenizer=tokenizer, device=torch.device("cpu"), held_out=lambda samples: HeldOut())
     return MEASURES["lengths"].measure(subject, asked)
 
@@ -41,6 +41,13 @@ def test_what_lengths_are_worth_and_qualities_take_are_figures():
     assert all(axis_of(name) for name in figures)
     assert titled("tokens_for_99_db") == "tokens an item for 99 dB"
     json.dumps(found, allow_nan=False)  # the rank correlation of equal lengths is none
+
+
+def test_vocabularies_that_nest_are_figures_by_digits():
+    figures = measured("none", {"name": "lfq", "bits": 3, "dropout": 0.5})["figures"]
+    assert list(figures) == [f"psnr_digits_{count}" for count in (1, 2, 3)]
+    assert sorted(columns_of("Lengths", figures)) == sorted(figures)
+    assert titled("psnr_digits_2") == "PSNR of 2 digits (dB)"
 
 
 def test_codes_of_one_length_have_none():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mmtok.evaluation.lengths import measure_lengths, packed_size, rank_correlation
+from mmtok.evaluation.lengths import measure_lengths
 from mmtok.tokenizers import build_tokenizer
 from mmtok.tokenizers.budget import Quality, Tokens
 from mmtok.tokenizers.fidelity import counting, psnr
@@ -72,12 +72,20 @@ def test_levels_of_sounds_are_measured_alike():
     assert [row["tokens"] for row in found.by_length] == [20, 60]
 
 
-def test_more_in_a_signal_is_more_bytes_and_ranks_know_ties():
-    noise = torch.rand(3, 16, 16) * 2 - 1
-    assert packed_size(noise, None) > packed_size(torch.zeros(3, 16, 16), None)
-    assert packed_size(noise.view(1, -1) / 2, 8000) > packed_size(torch.zeros(1, 768), 8000)
-    assert rank_correlation(torch.tensor([1, 2, 2, 3]), torch.tensor([5, 6, 6, 9])) == pytest.approx(1)
+def test_levels_follow_how_dense_a_sound_is(monkeypatch):
+    torch.manual_seed(0)
+    encoder = {"name": "seanet", "channels": 4, "strides": [4, 5]}
+    tokenizer = build_tokenizer(
+        {"name": "audio", "sample_rate": 8000, "dim": 8, "encoder": encoder}, {"name": "rq", "depth": 3}
+    ).eval()
+    seen = []
+    monkeypatch.setattr("mmtok.evaluation.lengths.rank_correlation", lambda steps, sizes: seen.append(sizes) or 0.0)
+    noise = torch.rand(1, 1, 8000) - 0.5
+    measure_lengths(tokenizer, [noise[..., :2000], noise], [3], [0.0])
+    short, long = seen[0].tolist()
+    assert short == pytest.approx(long, rel=0.1)  # bytes of all of it would be four times as many
+
+
+def test_nothing_to_measure_is_said(tokenizer):
     with pytest.raises(ValueError, match="nothing to measure"):
-        measure_lengths(
-            build_tokenizer({"name": "image_1d", "dim": 8, "encoder": ENCODER, "nested": "pow2"}, "fsq"), [], [1], []
-        )
+        measure_lengths(tokenizer, [], [1])

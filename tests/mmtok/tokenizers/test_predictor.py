@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import mmtok
-from mmtok.evaluation.lengths import measure_lengths, rows_of_prediction
+from mmtok.evaluation.length_tables import rows_of_prediction
+from mmtok.evaluation.lengths import measure_lengths
 from mmtok.evaluation.predictor import fit_predictor
 from mmtok.export.bundle import write_bundle
 from mmtok.export.encoding import Encoder
