@@ -74,6 +74,8 @@ class Facts:
     pad: int
     """-1 of own_head, which has no id for it: `lengths` say where the padding begins."""
     sources: list[str]
+    only_read: list[tuple[int, int]] = field(default_factory=list)
+    """Ranges of ids, first and one beyond the last, that a model reads and never writes: to be left out of its loss."""
     layout: str = "flat"
     mmtok: str = __version__
     keys: int = 0
@@ -147,6 +149,7 @@ def pack(
         eos=texts.eos if texts else None,
         pad=texts.pad if texts else -1,
         sources=[source.keyed.shards.name(2) for source in sources],
+        only_read=vocabulary.only_read() if alone is None else [],
     )
     if alone:
         _lay_apart(facts, alone, vocabulary)
@@ -203,12 +206,30 @@ def _warn(facts: Facts, has_pad: bool, has_unused_text: bool) -> None:
     """Say what a trainer would find out late."""
     if has_unused_text:
         warnings.warn(f"the sets have texts, and documents are of {facts.orders[0]}. See --order.", stacklevel=3)
+    if facts.only_read and facts.format != "parquet":
+        warnings.warn(
+            f"ids {_said(facts.only_read)} are read and never written (role understanding), and {facts.format} has no "
+            "place for a mask: leave them out of the loss (pack.json: only_read), or pack --to parquet with labels.",
+            stacklevel=3,
+        )
     if facts.format == "megatron" and facts.length is not None and not has_pad:
         warnings.warn(
             "the text tokenizer has no padding token, so rows are padded with its eos, which Megatron's loss counts as "
             "text. Leave --length out: Megatron packs documents itself.",
             stacklevel=3,
         )
+
+
+def _said(ranges: Sequence[tuple[int, int]]) -> str:
+    return ", ".join(f"{first} to {beyond - 1}" for first, beyond in ranges)
+
+
+def is_read(ids: np.ndarray, facts: Facts) -> np.ndarray:
+    """True where an id is of what a model only reads."""
+    found = np.zeros(ids.shape, dtype=bool)
+    for first, beyond in facts.only_read:
+        found |= (ids >= first) & (ids < beyond)
+    return found
 
 
 def _counted(documents: Iterable[Document], facts: Facts) -> Iterator[Document]:

@@ -128,6 +128,20 @@ class Vocabulary:
                 raise ValueError(f"the vocabulary was made for another '{spec.prefix}': {_differences(known, spec)}.")
         raise ValueError(f"the vocabulary has no '{spec.prefix}', only {[known.prefix for known in self.specs]}.")
 
+    def only_read(self) -> list[tuple[int, int]]:
+        """Ranges of ids, first and one beyond the last, of tokenizers whose tokens stand in prompts alone.
+
+        A model that is trained to predict them learns what it is never asked for: leave them out of its loss.
+        """
+        ranges = []
+        for spec, place in zip(self.specs, self.places, strict=True):
+            if spec.role == "understanding":
+                ranges.append((place.start, place.start + len(SPECIALS)))
+                # No blocks of own_head, whose codes are in a table of their own.
+                blocks = zip(place.blocks, spec.codebook_sizes, strict=False)
+                ranges += [(first, first + size) for first, size in blocks]
+        return ranges
+
     def spec(self, prefix: str) -> TokenSpec:
         """The spec of the tokenizer with a prefix.
 

@@ -1,6 +1,7 @@
 """Documents become rows: whole, unless a text is longer than a row; and what makes no sense is refused."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ from mmtok.export.bundle import write_bundle
 from mmtok.export.documents import Document
 from mmtok.export.pack import Facts, fill, pack
 from mmtok.export.vocab import merge
+from mmtok.export.vocab_map import Vocabulary
 from tests.mmtok.export.packing import go
+from tests.mmtok.export.tokenizing import go as tokenize
 
 pytest.importorskip("transformers")
+parquet = pytest.importorskip("pyarrow.parquet")
 
 
 def facts_of(length, pad=0):
@@ -87,6 +91,30 @@ def test_the_verb_says_what_it_did_and_writes_nothing_over(world, tmp_path, caps
     assert main(words) == 2
     assert "is a pack already. Give --overwrite" in capsys.readouterr().err
     assert main([*words, "--overwrite"]) == 0
+
+
+def test_what_is_only_read_is_not_learnt(world, tmp_path):
+    write_bundle(mmtok.load(world / "image"), tmp_path / "seen", rows=True, role="understanding", prefix="img_in")
+    merge(world / "base", [tmp_path / "seen", world / "audio"], tmp_path / "vocab")
+    tokenize(tmp_path / "seen", world / "pictures", tmp_path / "codes", batch=4)
+    sets, order = [str(tmp_path / "codes"), str(world / "codes-audio")], [("img_in", "audio")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pack(sets, tmp_path / "vocab", tmp_path / "packed", to="parquet", length=512, orders=order)
+    (file,) = (tmp_path / "packed").glob("*.parquet")
+    table = parquet.read_table(file).to_pydict()
+    vocabulary = Vocabulary.read(tmp_path / "vocab")
+    specials, codes = vocabulary.only_read()
+    assert specials == (vocabulary.places[0].start, vocabulary.places[0].pad + 1)
+    for ids, labels, lengths in zip(table["input_ids"], table["labels"], table["lengths"], strict=True):
+        ids, labels, inside = np.array(ids), np.array(labels), np.arange(len(ids)) < sum(lengths)
+        read = ((ids >= specials[0]) & (ids < specials[1])) | ((ids >= codes[0]) & (ids < codes[1]))
+        assert (inside & read).any()
+        assert (labels[inside & ~read] == ids[inside & ~read]).all()
+        assert (labels[~inside | read] == -100).all()
+    with pytest.warns(UserWarning, match="read and never written"):
+        pack(sets, tmp_path / "vocab", tmp_path / "other", to="webdataset", length=512, orders=order)
+    assert json.loads((tmp_path / "other" / "pack.json").read_text())["only_read"] == [list(specials), list(codes)]
 
 
 def test_half_a_picture_is_not_packed_unless_asked_for(world, tmp_path):
