@@ -127,8 +127,10 @@ def vocabulary(args: argparse.Namespace, out: Path, tokenizer: SubwordTokenizer,
 
 def bundle(args: argparse.Namespace, out: Path) -> int:
     from mmtok.export.bundle import Part, write_bundle
+    from mmtok.export.drafts import refuse_taken
     from mmtok.export.golden import read_golden
     from mmtok.export.provenance import read_origin
+    from mmtok.export.sealed import MANIFEST
     from mmtok.export.token_spec import TokenSpec
     from mmtok.tokenizers.subword import SubwordTokenizer
 
@@ -139,6 +141,7 @@ def bundle(args: argparse.Namespace, out: Path) -> int:
     part: Part = "encoder" if args.encoder_only else "decoder" if args.decoder_only else "both"
     contract = inherited(Path(args.tokenizer), args.role) | choices(args)
     prefix = contract.pop("prefix", "")
+    refuse_taken(out, MANIFEST, args.overwrite)  # before minutes of coding items
     items = coded(args, tokenizer)
     write_bundle(
         tokenizer,

@@ -69,6 +69,12 @@ def test_names_of_items_are_tokens_of_a_vocabulary_and_come_back(bundle):
     assert torch.equal(vocabulary.from_ids(sequences, spec).ids, ids)
 
 
+def test_a_folder_that_is_taken_is_found_before_items_are_coded(bundle, data, run, monkeypatch, capsys):
+    monkeypatch.setattr("mmtok.export.items.code_items", lambda *_, **__: pytest.fail("items were coded"))
+    assert main(["export", str(run), str(bundle), "--items", str(data / "train")]) == 2
+    assert "is a bundle already. Give --overwrite" in capsys.readouterr().err
+
+
 def test_a_corpus_that_was_changed_is_a_broken_promise(bundle, tmp_path):
     import shutil
 
