@@ -48,7 +48,7 @@ SETTINGS = {
          "prior.held_out": 200, "probe.samples": 5000, "probe.held_out": 1000, "probe.steps": 200},
     ),
     "audio": Setting(
-        "audio/unified_digits", (), 600, ("si_sdr", "mel"),
+        "audio/unified_digits", (), 900, ("si_sdr", "mel"),
         {"reconstruction.judged": 0, "reconstruction.samples": 500, "prior.steps": 150, "prior.batch": 16,
          "prior.most": 256, "prior.samples": 2500, "prior.held_out": 500, "probe.samples": 2500, "probe.held_out": 500,
          "probe.steps": 300},
