@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -75,12 +76,18 @@ FAMILIES = {
 
 
 def trained(family: Family, name: str, own: Sequence[str], args: argparse.Namespace) -> Path:
-    """The run of an arm, trained once."""
+    """The run of an arm, trained once; its figures are of one set.
+
+    Raises:
+        SystemExit: what stands there was asked for otherwise.
+    """
     run: Path = args.out / args.family / name
-    done = run / "trained.json"
+    done, steps = run / "trained.json", args.steps or family.steps
+    asked = {"steps": steps, "train": str(args.train), "held_out": str(args.held_out)}
     if done.is_file():
+        if different := [key for key, value in asked.items() if json.loads(done.read_text()).get(key) != value]:
+            raise SystemExit(f"{run} stands for other {' and '.join(different)}. Give another --out, or remove it.")
         return run
-    steps = args.steps or family.steps
     words = ["train", family.recipe, *QUIET, *family.settings, *own, f"trainer.max_steps={steps}"]
     words += [f"data.shards={args.train}", f"data.val_shards={args.held_out}", f"run_dir={run}"]
     before = os.times()
@@ -89,7 +96,7 @@ def trained(family: Family, name: str, own: Sequence[str], args: argparse.Namesp
         raise SystemExit(f"mmtok {' '.join(words)} failed.")
     after = os.times()
     spent = after.children_user + after.children_system - before.children_user - before.children_system
-    done.write_text(json.dumps({"steps": steps, "cpu_seconds": spent}) + "\n")
+    done.write_text(json.dumps(asked | {"cpu_seconds": spent}) + "\n")
     return run
 
 
@@ -177,15 +184,16 @@ def show(family: Family, arms: dict[str, dict[str, Any]]) -> None:
     print(f"\nany length: {nested['cpu_seconds'] / 60:.1f} CPU min; {len(nested['bytes']):,} held-out items\n")
     rows = []
     for target, one in nested["searched"].items():
-        met, kept = mean(one["met"]), mean(one["kept"])
+        met, kept = mean(one["met"]), f"{mean(one['kept']):.1f} ({median(one['kept']):.0f})"
         cut = shortest({n: share(q, float(target)) for n, q in nested["quality"].items()}, met)
-        own = shortest({n: share(arms[n]["quality"][n], float(target)) for n in arms if n != "nested"}, met)
+        own = [f"{share(arms[str(n)]['quality'][str(n)], float(target)):.1%}" for n in family.fixed]
         ranks = rank_correlation(torch.tensor(one["kept"]), torch.tensor(density(nested)))
         rows.append(
-            [target, f"{met:.1%}", f"{kept:.1f}", cut or "-", own or "-", f"{ranks:.2f}",
+            [target, f"{met:.1%}", kept, cut or "-", *own, f"{ranks:.2f}",
              f"{mean(one['crossed']):.1%}", f"{one['decodes']:.1f}", f"{one['times']:.0f}x"]
         )  # fmt: skip
-    header = ["dB", "within", "kept, mean", "the same for all", "a model of its own", "rank corr. of length and bytes",
+    header = ["dB", "within", "kept, mean (median)", "the same for all",
+              *(f"within, {n} of its own training" for n in family.fixed), "rank corr. of length and bytes",
               "crossed", "decodes", "encoding takes"]  # fmt: skip
     print(table(header, rows))
 

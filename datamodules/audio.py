@@ -40,7 +40,8 @@ class AudioConfig(DataConfig):
     """Loudness in dB below full scale (-60, say) a training crop should have; a clip without any counts as unreadable.
     None takes all. Silence is better left out when shards are built."""
     teacher: str = ""
-    """Features beside each clip to give along, by the name of their member: mfcc for `mfcc.npy`, (F, T) each."""
+    """Features beside each clip to give along, by the name of their member: mfcc for `mfcc.npy`, (F, T) each; or (F,)
+    of the whole clip, what minilm makes of its transcript say."""
     teacher_rate: float = 50.0
     """Frames of them a second; crops then start on a frame, so `sample_rate` must be a multiple of it."""
     val_seconds: float = 10.0
@@ -134,8 +135,9 @@ class AudioModule(ShardDataModule):
         clip = Clip(sample.members[extension], extension, config.sample_rate, wanted)
         features = None
         if config.teacher:
-            features = read_features(sample.members, config.teacher, (2,))
-            check_frames(features, clip.length, config.hop, config.teacher)
+            features = read_features(sample.members, config.teacher, (1, 2))
+            if features.ndim == 2:
+                check_frames(features, clip.length, config.hop, config.teacher)
         if training:
             draw = np.random.Generator(np.random.Philox(sample.seed))
             crops = [draw_crop(clip, features, config, draw) for _ in range(config.crops)]
@@ -161,7 +163,7 @@ class AudioModule(ShardDataModule):
         if self.config.teacher:
             features = [crop.teacher for crop in crops]
             check_alike(features, keys, self.config.teacher, 1)
-            batch["teacher"] = torch.from_numpy(_stacked(features))
+            batch["teacher"] = torch.from_numpy(np.stack(features) if features[0].ndim == 1 else _stacked(features))
         return batch
 
     def to_signal(self, x: Tensor) -> Tensor:
@@ -189,7 +191,9 @@ def cut_crop(clip: Clip, features: np.ndarray | None, config: AudioConfig, start
     x = np.zeros((config.channels, samples), dtype=np.int16)
     x[:, : cut.shape[1]] = (cut * SCALE).round().clip(-SCALE, SCALE - 1)
     teacher = None
-    if features is not None:
+    if features is not None and features.ndim == 1:
+        teacher = features
+    elif features is not None:
         first, frames = start // config.hop, ceil(samples / config.hop)
         own = features[:, first : first + frames]
         teacher = np.pad(own, ((0, 0), (0, frames - own.shape[1])))

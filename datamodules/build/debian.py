@@ -51,6 +51,8 @@ class DebianSource(Source):
             for name, data in deb.files(lambda name: extension_of(name) in extensions)
             if naming is None or naming.matches(name)
         }
+        if self.preset and self.preset.captions:
+            found |= {name: text for deb in self.debs for name, text in self.preset.captions(deb, found).items()}
         try:
             self.kind = kind_of(found, wanted)
         except ValueError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+from collections.abc import Iterable
 from functools import partial
 from pathlib import PurePosixPath
 
@@ -48,6 +49,19 @@ def tuxpaint_stamps(deb: Deb) -> list[Entry]:
             )
         )
     return entries
+
+
+def tuxpaint_spoken(deb: Deb, names: Iterable[str]) -> dict[str, bytes]:
+    """What is said in spoken names of stamps: the caption of the stamp in the language of the sound."""
+    root = "usr/share/"
+    found = dict(deb.files(lambda name: name.startswith(f"{root}tuxpaint/stamps/") and name.endswith(".txt")))
+    spoken = {}
+    for name in names:
+        stamp, _, language = PurePosixPath(name).with_suffix("").as_posix().partition("_desc")
+        text = captions_of(found.get(f"{root}{stamp}.txt", b"")).get(language.lstrip("_") or "en")
+        if text:
+            spoken[str(PurePosixPath(name).with_suffix(".txt"))] = text.encode()
+    return spoken
 
 
 def fashion_mnist(deb: Deb) -> list[Entry]:
@@ -100,11 +114,16 @@ def _stamp(picture: bytes, captions: bytes) -> Parts:
     """The picture on white; the English caption as .txt, all of them as .json."""
     with open_picture(picture) as source:
         parts = {"png": encode(on_white(source), "png")}
-    # First line English, then "ll.utf8=caption"; other encodings repeat what is there in UTF-8.
-    english, *others = captions.decode(errors="replace").splitlines() or [""]
-    translations = (line.partition(".utf8=") for line in others if ".utf8=" in line)
-    texts = {language: text.strip() for language, _, text in translations if text.strip()}
-    if english.strip():
-        parts["txt"] = english.strip().encode()
-        parts["json"] = json.dumps({"captions": {"en": english.strip()} | texts}, ensure_ascii=False).encode()
+    texts = captions_of(captions)
+    if "en" in texts:
+        parts["txt"] = texts["en"].encode()
+        parts["json"] = json.dumps({"captions": texts}, ensure_ascii=False).encode()
     return parts
+
+
+def captions_of(content: bytes) -> dict[str, str]:
+    """Language -> caption: first line English, then "ll.utf8=caption"; other encodings repeat what is in UTF-8."""
+    english, *others = content.decode(errors="replace").splitlines() or [""]
+    translations = (line.partition(".utf8=") for line in others if ".utf8=" in line)
+    texts = {"en": english} | {language: text for language, _, text in translations}
+    return {language: text.strip() for language, text in texts.items() if text.strip()}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from datamodules.build.deb import Deb
 from datamodules.build.naming import Naming
-from datamodules.build.package_pictures import endless_sky, fashion_mnist, tuxpaint_stamps
+from datamodules.build.package_pictures import endless_sky, fashion_mnist, tuxpaint_spoken, tuxpaint_stamps
 from datamodules.build.package_texts import fortunes
 from datamodules.build.source import Entry
 from datamodules.build.wordnet import glosses, hypernyms
@@ -26,6 +26,8 @@ class Preset:
     """Reads each package, where its files are not simply taken."""
     naming: Naming | None = None
     """Else: which files are taken, and what their names say."""
+    captions: Callable[[Deb, Iterable[str]], dict[str, bytes]] | None = None
+    """Texts that belong beside some of the files, by name, where none of their names stands there."""
     companions: Callable[[Deb, Mapping[str, str]], dict[str, bytes]] | None = None
     """Makes files that stand beside the sets: see `Source.companions`."""
 
@@ -75,6 +77,7 @@ SOUNDS = {
         "names of things in 14 languages, 2.5 h, 161 MB",
         "audio",
         naming=Naming(STAMPS + r".*?(?P<group>[^/]+?)[-_]?\d*_desc(?:_(?P<label>[A-Za-z_]+))?$", default_label="en"),
+        captions=tuxpaint_spoken,
     ),
     "tuxpaint-effects": Preset(
         "tuxpaint-stamps-default",

@@ -108,7 +108,10 @@ def run(args: argparse.Namespace) -> int:
         levels, positions = codes.ids.shape[1], int(codes.lengths.amax())  # a file of vectors holds several items
         there = int((codes.ids >= 0).any(2).any(0).sum())
         kept = f"{there} of {levels}" if there < levels else f"{levels}"
-        reads = read_back(budget, tokenizer, source, codes) if isinstance(budget, Quality) else ""
+        # What was searched for was decoded; what was predicted need not be, and half a bundle cannot.
+        reads = ""
+        if isinstance(budget, Quality) and budget.decodes:
+            reads = read_back(budget, tokenizer, source, codes)
         return f": {positions} positions x {kept} levels{reads}{how}"
 
     return each(paths, convert)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from mmtok.cli import pictures
@@ -46,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
     if wrong := [length for length in lengths if not 1 <= length <= most]:
         raise ValueError(f"--lengths={wrong[0]}: this tokenizer has 1 to {most} {axis}.")
     targets = numbers(args.targets, "--targets", float)
+    if wrong := [target for target in targets if not isfinite(target)]:
+        raise ValueError(f"--targets={wrong[0]} is no quality. Give numbers of dB, such as --targets 20,24.")
     if by_digits and (targets or args.fit is not None):
         raise ValueError("all items of a vocabulary have codes of as many digits. Leave --targets and --fit out.")
     if args.confidence is not None:
@@ -82,6 +85,8 @@ def fit(subject: Subject, args: argparse.Namespace, device: str) -> str:
     from mmtok.evaluation.predictor import fit_predictor
     from mmtok.tokenizers.predictor import FILE, attach
 
+    if args.raw:
+        raise ValueError("--fit is of the averaged weights, which mmtok encode uses. Leave --raw out.")
     if subject.config is None:
         raise ValueError(f"--fit needs training items, and {args.run} is no run. Fit it there.")
     kind = kinds()[kind_of(subject.tokenizer)]

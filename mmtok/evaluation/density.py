@@ -17,7 +17,12 @@ def rank_correlation(a: Tensor, b: Tensor) -> float:
 
 
 def packed_size(x: Tensor, rate: int | None) -> int:
-    """Bytes of one signal (C, ...) as PNG, or of a sound as FLAC of 16 bits: how much there is in it, roughly."""
+    """Bytes of one signal (C, ...) as PNG, or of a sound as FLAC of 16 bits: how much there is in it, roughly.
+
+    0 of a vector (F,), which nothing packs.
+    """
+    if x.ndim == 1:
+        return 0
     file = io.BytesIO()
     if rate is None:
         from mmtok.tokenizers.pixels import to_pil

@@ -37,6 +37,9 @@ class HeldOut:
             data = dataclasses.replace(data, val_samples=samples)
         if shards:
             data = dataclasses.replace(data, val_shards=shards)
+            if getattr(data, "teacher", ""):
+                # What taught the codes need not lie in every set that they are measured on.
+                data = dataclasses.replace(data, teacher="")  # type: ignore[call-arg]
         self.data = data
         self.module: ShardDataModule = datamodules.build(data)
         self.sets = self.module.validation_sets()

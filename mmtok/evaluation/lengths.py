@@ -195,8 +195,10 @@ def measure_lengths(
         confidence: of the predictor of lengths, where there is one that fits.
 
     Raises:
-        ValueError: codes cannot be cut, or there is nothing to measure.
+        ValueError: codes cannot be cut, there is nothing to measure, or what comes back is no signal.
     """
+    if tokenizer.gives != "signals":
+        raise ValueError("texts have no signal-to-noise ratio. mmtok evaluate RUN tells how many bytes come back.")
     axis, spec = require_axis(tokenizer), tokenizer.spec
     figure, name = fidelity_of(spec.modality)
     table, wanted = _Table(name, lengths), [_Target(target, confidence) for target in targets]
@@ -234,8 +236,8 @@ def measure_digits(tokenizer: Tokenizer, batches: Iterable[Tensor], digits: Sequ
     """
     figure, name = fidelity_of(tokenizer.spec.modality)
     table = _Table(name, digits)
-    family = {count: tokenizer.prefix(count).eval() for count in table.figures}
     with evaluating(tokenizer):
+        family = {count: tokenizer.prefix(count).eval() for count in table.figures}
         for x in batches:
             latents = tokenizer.embed(x)
             within = counting(latents.source_size, x)

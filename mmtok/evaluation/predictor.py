@@ -61,6 +61,11 @@ def fit_predictor(tokenizer: Tokenizer, batches: Iterable[Tensor]) -> Fitted:
     table = expanded(rows, offset, scale)
     tried = [_ridge(table[~apart], quality[~apart], ridge) for ridge in RIDGES]
     weights = min(tried, key=lambda one: float((table[apart] @ one - quality[apart]).square().mean()))
+    if not weights.isfinite().all():
+        raise ValueError(
+            f"the {name} of some items, or their latents, are no numbers, so nothing can be predicted. Look at a few: "
+            "mmtok evaluate RUN --task lengths."
+        )
     error = table[apart] @ weights - quality[apart]
     spread = (quality[apart] - quality[apart].mean(0)).square().sum()
     percentiles = error.quantile(torch.linspace(0, 1, 101, dtype=torch.float64), dim=0)

@@ -76,6 +76,8 @@ class Facts:
     sources: list[str]
     only_read: list[tuple[int, int]] = field(default_factory=list)
     """Ranges of ids, first and one beyond the last, that a model reads and never writes: to be left out of its loss."""
+    read_items: list[tuple[int, int]] = field(default_factory=list)
+    """Ids that begin and end such an item: digits of its header are text's own ids, and to be left out too."""
     layout: str = "flat"
     mmtok: str = __version__
     keys: int = 0
@@ -150,6 +152,7 @@ def pack(
         pad=texts.pad if texts else -1,
         sources=[source.keyed.shards.name(2) for source in sources],
         only_read=vocabulary.only_read() if alone is None else [],
+        read_items=vocabulary.read_items() if alone is None else [],
     )
     if alone:
         _lay_apart(facts, alone, vocabulary)
@@ -225,10 +228,12 @@ def _said(ranges: Sequence[tuple[int, int]]) -> str:
 
 
 def is_read(ids: np.ndarray, facts: Facts) -> np.ndarray:
-    """True where an id is of what a model only reads."""
+    """True where an id of a row (N,) is of what a model only reads."""
     found = np.zeros(ids.shape, dtype=bool)
     for first, beyond in facts.only_read:
         found |= (ids >= first) & (ids < beyond)
+    for start, end in facts.read_items:
+        found |= np.cumsum(ids == start) > np.cumsum(ids == end)
     return found
 
 

@@ -131,16 +131,23 @@ class Vocabulary:
     def only_read(self) -> list[tuple[int, int]]:
         """Ranges of ids, first and one beyond the last, of tokenizers whose tokens stand in prompts alone.
 
-        A model that is trained to predict them learns what it is never asked for: leave them out of its loss.
+        A model that is trained to predict them learns what it is never asked for: leave them out of its loss, and with
+        them the digits of headers, which stand between `read_items`.
         """
         ranges = []
-        for spec, place in zip(self.specs, self.places, strict=True):
-            if spec.role == "understanding":
-                ranges.append((place.start, place.start + len(SPECIALS)))
-                # No blocks of own_head, whose codes are in a table of their own.
-                blocks = zip(place.blocks, spec.codebook_sizes, strict=False)
-                ranges += [(first, first + size) for first, size in blocks]
+        for spec, place in self._read():
+            # No blocks of own_head, whose codes are in a table of their own.
+            blocks = zip(place.blocks, spec.codebook_sizes, strict=False)
+            ranges += [(place.start, place.start + len(SPECIALS)), *((first, first + size) for first, size in blocks)]
         return ranges
+
+    def read_items(self) -> list[tuple[int, int]]:
+        """The ids that begin and end an item of such a tokenizer."""
+        return [(place.start, place.end) for _, place in self._read()]
+
+    def _read(self) -> Iterator[tuple[TokenSpec, Place]]:
+        found = zip(self.specs, self.places, strict=True)
+        return ((spec, place) for spec, place in found if spec.role == "understanding")
 
     def spec(self, prefix: str) -> TokenSpec:
         """The spec of the tokenizer with a prefix.

@@ -49,7 +49,7 @@ class ContrastiveConfig(LossConfig):
 
 @register_loss("contrastive", ContrastiveConfig)
 class Contrastive(Loss):
-    """Nats by which an item's codes miss its pair among those of the global batch, and the pair its item.
+    """Nats by which an item's codes miss its pair among those of all ranks' batches, and the pair its item.
 
     Two items with one caption count as strangers: batches should hold few of them.
     """

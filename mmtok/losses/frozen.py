@@ -1,4 +1,4 @@
-"""Networks that judge and never learn: the backbones of perceptual losses, and teachers."""
+"""Networks that judge and never learn: the backbones of perceptual losses and of evaluation."""
 
 from __future__ import annotations
 

@@ -146,17 +146,21 @@ class Distill(Loss):
                 f"The teacher's features are {tuple(found.shape[1:])} of {samples} samples, and should be "
                 f"{(self.config.features, frames)} by loss.NAME.features and loss.NAME.rate. Set them as the data are."
             )
-        return found @ self._overlaps(frames, self._values(outcome))
+        overlaps = self._overlaps(frames, self._values(outcome))
+        if outcome.mask is not None:
+            # What stands behind an item's end is no frame of the teacher's, and has no share in the last latents.
+            ends = outcome.mask.sum(-1) / (self.config.sample_rate / self.config.rate)
+            overlaps = overlaps * (torch.arange(frames, device=ends.device) < ends)[..., None]
+        return found @ (overlaps / overlaps.sum(-2, keepdim=True).clamp(min=1e-9))
 
     def _overlaps(self, frames: int, latents: Tensor) -> Tensor:
-        """(T_teacher, T): the share of each of the teacher's frames in the average of each latent; columns sum to 1."""
+        """(T_teacher, T): samples that each of the teacher's frames and the surroundings of each latent share."""
         hop, width = self.config.downsample, self.config.sample_rate / self.config.rate
         middles = hop * (torch.arange(latents.shape[1], device=latents.device) + 0.5)
         starts = width * torch.arange(frames, device=latents.device)[:, None]
         reach = hop * self.config.span / 2
         overlaps = (starts + width).minimum(middles + reach) - starts.maximum(middles - reach)
-        overlaps = overlaps.clamp(min=0)
-        return overlaps / overlaps.sum(0)
+        return overlaps.clamp(min=0)
 
 
 def teacher_of(outcome: Outcome, features: int) -> Tensor:

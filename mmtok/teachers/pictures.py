@@ -49,7 +49,7 @@ class EffLite0(Teacher):
 
 
 class Encoder(Teacher):
-    """An encoder of transformers, on the middle square at the side it was trained on; one vector a picture."""
+    """An encoder of transformers, on what its own processor makes of a picture; one vector each."""
 
     content = PICTURES
     folder = True

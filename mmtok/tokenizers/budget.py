@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite, log2
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mmtok.codes import Codes
+from mmtok.codes import Codes, CodeSpec
 from mmtok.tokenizers.axis import ladder_of, require_axis, steps_of
 from mmtok.tokenizers.fidelity import Measure, counting, psnr, snr
 from mmtok.tokenizers.predictor import require_predictor
@@ -46,33 +46,81 @@ class Budget:
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
-class Tokens(Budget):
-    """At most so many codes an item."""
-
-    count: int
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"a budget of {self.count} tokens keeps nothing. Give 1 or more.")
-
-    def spend(self, tokenizer: Tokenizer, x: Tensor, latents: Latents) -> Codes:
-        return _affordable(tokenizer, latents, self.count, lambda size, stride: 1 / stride, f"{self.count} tokens")
-
-
-@dataclass(frozen=True)
-class Bits(Budget):
-    """At most so many bits an item, without entropy coding."""
+class _Price(Budget):
+    """At most so much an item, of which every code takes some."""
 
     count: float
+    unit: ClassVar[str]
 
     def __post_init__(self) -> None:
         if not self.count > 0:
-            raise ValueError(f"a budget of {self.count:g} bits keeps nothing. Give more.")
+            raise ValueError(f"a budget of {self.count:g} {self.unit} keeps nothing. Give more.")
+
+    @staticmethod
+    def price(size: int, stride: int) -> float:
+        """Of the codes of a place, where one of `size` stands at every `stride` of them."""
+        raise NotImplementedError
+
+    def prices(self, spec: CodeSpec) -> list[float]:
+        """Of each row of ids."""
+        strides = spec.stride or (1,) * len(spec.codebook_sizes)
+        return [self.price(*one) for one in zip(spec.codebook_sizes, strides, strict=True)]
+
+    def check(self, tokenizer: Tokenizer) -> None:
+        prices = self.prices(tokenizer.spec)
+        # A level of one place is the least there can be; how many places an item has, it alone can tell.
+        least = sum(prices) if require_axis(tokenizer) == "positions" else min(prices)
+        if self.count < least:
+            raise self._too_little(least)
+
+    def _too_little(self, least: float) -> ValueError:
+        return ValueError(
+            f"a budget of {self.count:g} {self.unit} is less than the shortest code of an item takes, which is "
+            f"{least:g}. Give more."
+        )
 
     def spend(self, tokenizer: Tokenizer, x: Tensor, latents: Latents) -> Codes:
-        said = f"{self.count:g} bits"
-        return _affordable(tokenizer, latents, self.count, lambda size, stride: log2(size) / stride, said)
+        axis, batch = require_axis(tokenizer), latents.z.shape[0]
+        # Not in the latents' type: half precision cannot count to 257, and the budget would be overrun.
+        exact, device = torch.float64, latents.z.device
+        prices = torch.tensor(self.prices(tokenizer.spec), dtype=exact, device=device)
+        places = torch.full((batch,), latents.z.shape[1], dtype=exact, device=device)
+        if latents.mask is not None:
+            places = latents.mask.sum(1).to(exact)
+        if axis == "positions":
+            least = prices.sum()
+            kept = (self.count / least).floor().expand(batch).minimum(places).long()
+        else:
+            costs = _costs_of_levels(tokenizer, latents, prices, places)
+            least = costs[:, 0]
+            kept = (costs <= self.count).sum(1)
+        if bool((kept < 1).any()):
+            raise self._too_little(float(least.max()))
+        return tokenizer.code(latents, **{axis: kept})
+
+
+@dataclass(frozen=True)
+class Tokens(_Price):
+    """At most so many codes an item."""
+
+    count: int
+    unit: ClassVar[str] = "tokens"
+
+    @staticmethod
+    def price(size: int, stride: int) -> float:
+        return 1 / stride
+
+
+@dataclass(frozen=True)
+class Bits(_Price):
+    """At most so many bits an item, without entropy coding."""
+
+    count: float
+    unit: ClassVar[str] = "bits"
+
+    @staticmethod
+    def price(size: int, stride: int) -> float:
+        return log2(size) / stride
 
 
 @dataclass(frozen=True)
@@ -126,7 +174,7 @@ class Quality(Budget):
             predictor = require_predictor(tokenizer, self._name())
             kept = predictor.choose(latents, self.target, self.confidence)
             return tokenizer.code(latents, **{require_axis(tokenizer): kept})
-        return self.search(tokenizer, x, latents).codes
+        return self.search(tokenizer, x, latents).codes if len(x) else tokenizer.code(latents)
 
     def search(self, tokenizer: Tokenizer, x: Tensor, latents: Latents) -> Found:
         """Try codes of 1, 2, 4, ... steps and all of them, then halve between the last that failed and the next."""
@@ -149,6 +197,7 @@ class Quality(Budget):
 
     def reached(self, tokenizer: Tokenizer, x: Tensor, codes: Codes) -> Tensor:
         """(B,) what signals x (B, C, ...) read from these codes, whatever was wanted."""
+        x = x.to(codes.ids.device)
         return self._measure()(x.float(), tokenizer.decode(codes).float(), counting(codes.source_size, x))
 
     def _name(self) -> str:
@@ -195,7 +244,10 @@ def levels_alone(budget: int | Budget | None, how: str) -> int | None:
         ValueError: it is another budget; says what to do, by how it is computed.
     """
     if isinstance(budget, Budget):
-        raise ValueError(f"{how} take a number of levels for a budget. Give one, or compute the whole at once.")
+        raise ValueError(
+            f"{how} take a number of levels for a budget. Give one, or compute the whole at once (--tile off, --chunk "
+            "off)."
+        )
     return budget
 
 
@@ -254,33 +306,13 @@ class _Trial:
         return self.measure(self.x.float(), y.float(), counting(self.latents.source_size, self.x)) >= self.target
 
 
-def _affordable(
-    tokenizer: Tokenizer, latents: Latents, budget: float, price: Callable[[int, int], float], said: str
-) -> Codes:
-    """The longest code of each item whose price is within the budget."""
-    axis, spec, batch = require_axis(tokenizer), tokenizer.spec, latents.z.shape[0]
-    strides = spec.stride or (1,) * len(spec.codebook_sizes)
-    # Not in the latents' type: half precision cannot count to 257, and the budget would be overrun.
-    exact, device = torch.float64, latents.z.device
-    each = [price(*one) for one in zip(spec.codebook_sizes, strides, strict=True)]
-    prices = torch.tensor(each, dtype=exact, device=device)
-    places = torch.full((batch,), latents.z.shape[1], dtype=exact, device=device)
-    if latents.mask is not None:
-        places = latents.mask.sum(1).to(exact)
-    if axis == "positions":
-        least = prices.sum()
-        kept = (budget / least).floor().expand(batch).minimum(places).long()
-    else:
-        # (depth, L): which rows of ids a number of levels has, as the quantizer counts its levels.
-        depth = tokenizer.quantizer.depth
-        steps = torch.arange(1, depth + 1, device=latents.z.device)
-        rows = tokenizer.quantizer.encode(latents.z.new_zeros(depth, 1, latents.z.shape[2]), levels=steps)[..., 0] >= 0
-        costs = (rows * prices).sum(1)
-        least = costs[0] * places
-        kept = (costs * places[:, None] <= budget).sum(1)
-    if bool((kept < 1).any()):
-        raise ValueError(
-            f"a budget of {said} is less than the shortest code of an item takes, which is {float(least.max()):g}. "
-            "Give more."
-        )
-    return tokenizer.code(latents, **{axis: kept})
+def _costs_of_levels(tokenizer: Tokenizer, latents: Latents, prices: Tensor, places: Tensor) -> Tensor:
+    """(B, depth) what codes of each number of levels cost, items having so many `places` (B,)."""
+    quantizer = tokenizer.quantizer
+    if latents.grid is not None and (scales := quantizer.scales(latents.grid)):
+        cells = torch.tensor([height * width for height, width in scales], device=prices.device)
+        return (cells.cumsum(0) * prices[0]).expand(len(places), -1)
+    # (depth, L): which rows of ids a number of levels has, as the quantizer counts its levels.
+    steps = torch.arange(1, quantizer.depth + 1, device=prices.device)
+    rows = quantizer.encode(latents.z.new_zeros(len(steps), 1, latents.z.shape[2]), levels=steps)[..., 0] >= 0
+    return (rows * prices).sum(1) * places[:, None]

@@ -24,7 +24,7 @@ class Absent(nn.Module):
         super().__init__()
         self.lacking, self.task = half, task
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *_: Any, **__: Any) -> Tensor:
         raise self._refusal()
 
     def __getattr__(self, name: str) -> Any:

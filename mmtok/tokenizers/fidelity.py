@@ -12,7 +12,9 @@ Measure = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def counting(source_size: Tensor, x: Tensor) -> Tensor:
-    """(B, 1, ...) True within each item's own size of x (B, C, ...)."""
+    """(B, 1, ...) True within each item's own size of x (B, C, ...); a vector (B, F) has one size."""
+    if x.ndim == 2:
+        return torch.ones((len(x), 1), dtype=torch.bool, device=x.device)
     within = torch.ones((len(x), 1, *x.shape[2:]), dtype=torch.bool, device=x.device)
     for axis in range(source_size.shape[1]):
         place = torch.arange(x.shape[2 + axis], device=x.device).view(-1, *(1,) * (x.ndim - 3 - axis))
@@ -26,9 +28,14 @@ def psnr(x: Tensor, y: Tensor, within: Tensor) -> Tensor:
     return 10 * (255**2 / _mean((x - y).square(), within).clamp(min=1e-2)).log10()
 
 
+SILENCE = 1e-8
+"""Energy that a signal counts as at least, -80 dB of full scale: silence is met by errors that nobody hears."""
+
+
 def snr(x: Tensor, y: Tensor, within: Tensor) -> Tensor:
     """Decibels of the signal's energy over its error's."""
-    return 10 * (_mean(x.square(), within) / _mean((x - y).square(), within).clamp(min=1e-12)).log10()
+    energy = _mean(x.square(), within).clamp(min=SILENCE)
+    return 10 * (energy / _mean((x - y).square(), within).clamp(min=1e-12)).log10()
 
 
 def fidelity_of(modality: str) -> tuple[Measure, str]:

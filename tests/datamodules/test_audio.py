@@ -235,7 +235,7 @@ def test_features_are_padded_like_the_samples():
     ("members", "message"),
     [
         ({}, "no mfcc.npy"),
-        ({"mfcc.npy": npy(np.zeros(5))}, "not numbers of"),
+        ({"mfcc.npy": npy(np.zeros((5, 2, 2)))}, "not numbers of"),
         ({"mfcc.npy": npy(np.ones((2, 2), int))}, "not numbers of"),
         ({"mfcc.npy": npy(np.full((3, 20), np.nan))}, "not finite"),
         ({"mfcc.npy": npy(np.ones((3, 40)))}, r"has 40 frames, and a sound of 200 samples has 20"),
@@ -245,6 +245,14 @@ def test_features_are_padded_like_the_samples():
 def test_a_sample_without_usable_features_is_a_bad_sample(members, message):
     with pytest.raises(DecodeError, match=message):
         AudioModule(TEACHER).item(sample(counting(200), **members), training=True)
+
+
+def test_features_of_a_whole_clip_go_along_as_they_are():
+    data = AudioModule(replace(CONFIG, teacher="minilm", crops=2, batch_size=4))
+    told = [np.arange(5, dtype=np.float32) + n for n in range(2)]
+    for training, copies in ((True, 2), (False, 1)):
+        items = [data.item(sample(counting(305), n, **{"minilm.npy": npy(told[n])}), training) for n in range(2)]
+        assert data.batch(items)["teacher"].tolist() == [one.tolist() for one in told] * copies
 
 
 def test_features_of_two_teachers_in_one_batch_are_refused():

@@ -345,6 +345,20 @@ def test_stamps_speak_and_sound_and_no_name_is_on_both_sides(tmp_path, monkeypat
             assert len({side for key, (side, _, _) in found.items() if f"_{word}" in key}) == 1
 
 
+def test_spoken_names_bring_the_caption_of_their_stamp_in_their_language(tmp_path):
+    files = {f"{STAMPS}/hen_desc{tail}": encoded(noise(0.3)) for tail in (".ogg", "_fr.ogg", "_de.ogg")}
+    captions = "A hen.\nfr.utf8=Une poule.\nes.utf8=Una gallina.\n"
+    files |= {f"{STAMPS}/hen.txt": captions.encode(), f"{STAMPS}/cow_desc.ogg": encoded(noise(0.3))}
+    (tmp_path / "debian").mkdir()
+    make_deb(tmp_path / "debian/tuxpaint-stamps-default_1_all.deb", "tuxpaint-stamps-default", files)
+    build_shards("debian:tuxpaint-speech", tmp_path / "out", cache=str(tmp_path), val_fraction=0.0)
+    found = {
+        key.rpartition("animals_")[2]: members.get("txt", b"").decode()
+        for key, (_, members, _) in samples_of(tmp_path / "out").items()
+    }
+    assert found == {"hen_desc": "A hen.", "hen_desc_fr": "Une poule.", "hen_desc_de": "", "cow_desc": ""}
+
+
 def test_several_packages_are_one_source_and_all_are_named(tmp_path):
     (tmp_path / "debian").mkdir()
     for language in ("cs", "nl"):

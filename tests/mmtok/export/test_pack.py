@@ -94,7 +94,7 @@ def test_the_verb_says_what_it_did_and_writes_nothing_over(world, tmp_path, caps
 
 
 def test_what_is_only_read_is_not_learnt(world, tmp_path):
-    write_bundle(mmtok.load(world / "image"), tmp_path / "seen", rows=True, role="understanding", prefix="img_in")
+    write_bundle(mmtok.load(world / "image"), tmp_path / "seen", header=True, role="understanding", prefix="img_in")
     merge(world / "base", [tmp_path / "seen", world / "audio"], tmp_path / "vocab")
     tokenize(tmp_path / "seen", world / "pictures", tmp_path / "codes", batch=4)
     sets, order = [str(tmp_path / "codes"), str(world / "codes-audio")], [("img_in", "audio")]
@@ -106,9 +106,14 @@ def test_what_is_only_read_is_not_learnt(world, tmp_path):
     vocabulary = Vocabulary.read(tmp_path / "vocab")
     specials, codes = vocabulary.only_read()
     assert specials == (vocabulary.places[0].start, vocabulary.places[0].pad + 1)
+    (ends,) = vocabulary.read_items()
     for ids, labels, lengths in zip(table["input_ids"], table["labels"], table["lengths"], strict=True):
         ids, labels, inside = np.array(ids), np.array(labels), np.arange(len(ids)) < sum(lengths)
         read = ((ids >= specials[0]) & (ids < specials[1])) | ((ids >= codes[0]) & (ids < codes[1]))
+        items = zip(*(np.flatnonzero(ids == one) for one in ends), strict=True)
+        within = np.concatenate([np.arange(*item) for item in items])
+        assert not read[within].all()  # digits of the header, which are text's
+        read[within] = True
         assert (inside & read).any()
         assert (labels[inside & ~read] == ids[inside & ~read]).all()
         assert (labels[~inside | read] == -100).all()

@@ -76,6 +76,18 @@ def test_padding_does_not_count():
     torch.testing.assert_close(both, (10 * alone[0] + 4 * alone[1]) / 14)
 
 
+@pytest.mark.parametrize("fields", [{"distance": "l2"}, {"distance": "channel"}, {"distance": "l2", "pool": True}])
+def test_what_stands_behind_an_end_is_no_part_of_a_wide_average(fields):
+    term, given = build(span=2.0, **fields), outcome()
+    teacher = given.batch["teacher"][1:, :, :8]
+    alone = outcome(320 * 4, 4, 8, first=given.first[1:, :4], batch={"teacher": teacher})
+    padded = Outcome(
+        given.x[1:], given.x[1:], (torch.arange(3200) < 320 * 4)[None, None], given.first[1:],
+        (torch.arange(10) < 4)[None], {"teacher": F.pad(teacher, (0, 12))},
+    )  # fmt: skip
+    torch.testing.assert_close(term.measure(padded), term.measure(alone))
+
+
 def test_the_distance_per_channel_is_that_of_speechtokenizer():
     term, given = build(distance="channel"), outcome()
     pooled = F.avg_pool1d(given.batch["teacher"], 2)
