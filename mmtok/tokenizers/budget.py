@@ -53,6 +53,8 @@ class _Price(Budget):
     unit: ClassVar[str]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.count, int | float) or (self.count % 1 and self.unit == "tokens"):
+            raise ValueError(f"a budget of {self.count!r} {self.unit} is no number of them. Give one, such as 64.")
         if not self.count > 0:
             raise ValueError(f"a budget of {self.count:g} {self.unit} keeps nothing. Give more.")
 

@@ -157,7 +157,7 @@ class VQBytesTokenizer(Tokenizer):
         return torch.cat(parts, 2)
 
     def encode(
-        self, x: Sequence[str] | Tensor, lengths: Tensor | None = None, *, budget: int | Budget | None = None
+        self, x: Sequence[str] | Tensor, lengths: Tensor | None = None, *, budget: int | str | Budget | None = None
     ) -> Codes:
         """Texts -> codes; or bytes (B, 1, S) with their `lengths`. `budget` as of the base.
 

@@ -12,6 +12,7 @@ from datamodules.vectoritem import to_npy
 from datamodules.vectors import Vectors, VectorsConfig
 from datamodules.writer import ShardWriter
 from mmtok.config import load_config
+from mmtok.evaluation.heldout import HeldOut
 from mmtok.export.bundle import write_bundle
 from mmtok.schema import ConfigError
 from mmtok.teachers import Teacher
@@ -123,6 +124,29 @@ def test_what_taught_the_codes_stays_out_of_exports(tmp_path, loss):
     exported = [one for file in (tmp_path / "bundle").glob("*.safetensors") for one in load_file(file).values()]
     assert any(torch.equal(one, next(module.tokenizer.parameters())) for one in exported)
     assert not any(torch.equal(one, head) for one in exported for head in heads)
+
+
+def test_they_need_not_lie_in_every_set_that_codes_are_measured_on(tmp_path):
+    taught, plain = source(tmp_path / "plain", "vectors"), tmp_path / "plain"
+    config = datamodules.parse(
+        {
+            "name": "vectors",
+            "shards": str(taught),
+            "val_shards": str(taught),
+            "teacher": "letters",
+            "width": 8,
+            **COMMON,
+        }
+    )
+    (batch,) = (batch for batch in HeldOut(config, shards=str(plain), samples=4))
+    assert batch["x"].shape == (4, 8)
+
+
+def test_one_pair_at_a_time_is_refused():
+    layer, *words = RUNS["vector"]
+    words += ["loss.meaning.name=contrastive", "loss.meaning.features=2", "data.batch_size=4", "trainer.accumulate=4"]
+    with pytest.raises(ConfigError, match="computes one at a time"):
+        TokenizerModule(load_config([layer], words).config)
 
 
 @pytest.mark.parametrize("kind", RUNS)

@@ -24,7 +24,7 @@ from mmtok.export.hub.mmtok_parts import build_exported
 from mmtok.export.token_spec import TokenSpec
 from mmtok.export.vocab_map import Vocabulary
 from mmtok.tokenizers.base import Tokenizer
-from mmtok.tokenizers.budget import budget_of
+from mmtok.tokenizers.predictor import attach
 
 
 class MmtokModel(PreTrainedModel):
@@ -76,7 +76,9 @@ class MmtokModel(PreTrainedModel):
                 "psnr=30" (pictures) or "snr=12", of each item for itself.
         """
         self._check_precision()
-        return self.tokenizer.encode(x.float() if x.is_floating_point() else x, lengths, budget=budget_of(budget))
+        if self.tokenizer.length_predictor is None:
+            attach(self.tokenizer, Path(self.config.name_or_path or ""))
+        return self.tokenizer.encode(x.float() if x.is_floating_point() else x, lengths, budget=budget)
 
     def decode(self, codes: Codes) -> Tensor:
         """Codes -> signals, cut to the size of their sources."""

@@ -114,6 +114,33 @@ def test_a_predictor_is_fitted_beside_the_run_and_spends_budgets(trained, photog
     assert "predicted" not in capsys.readouterr().out
 
 
+def test_half_a_bundle_spends_what_is_predicted_and_says_that_it_cannot_decode(trained, photograph, tmp_path, capsys):
+    run, half = tmp_path / "run", tmp_path / "half"
+    shutil.copytree(trained, run)
+    assert main(["evaluate", str(run), "--task", "lengths", "--samples", "4", "--fit", "32"]) == 0
+    assert main(["export", str(run), str(half), "--encoder-only"]) == 0
+    words = ["encode", str(half), str(photograph), "-o", str(tmp_path / "codes")]
+    assert main([*words, "--budget", "psnr=12,predicted"]) == 0
+    capsys.readouterr()
+    assert main([*words, "--overwrite", "--budget", "psnr=12"]) == 2
+    assert "was exported without its decoder and cannot decode" in capsys.readouterr().err
+    model = pytest.importorskip("transformers").AutoModel.from_pretrained(str(half), trust_remote_code=True)
+    codes = model.encode(model.preprocess(photograph), budget="psnr=12,predicted")
+    assert torch.equal(
+        codes.lengths, mmtok.load(half).encode(model.preprocess(photograph), budget="psnr=12,predicted").lengths
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--fit", "5"], "Give 32 or more"), (["--fit", "40", "--raw"], "Leave --raw out"),
+     (["--targets", "nan"], "is no quality")],
+)  # fmt: skip
+def test_a_fit_that_makes_no_sense_is_refused(trained, capsys, words, said):
+    assert main(["evaluate", str(trained), "--task", "lengths", "--samples", "4", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_what_was_not_trained_here_cannot_be_fitted(row, tmp_path, capsys):
     assert evaluate(row, tiny.pictures(tmp_path / "set", 3), "--fit", "40", "--out", str(tmp_path / "o.json")) == 2
     assert "is no run" in capsys.readouterr().err
@@ -153,7 +180,7 @@ def test_one_training_gives_a_family_of_vocabularies(family, photograph, tmp_pat
     assert main([*words, "--targets", "12"]) == 2
     assert "codes of as many digits" in capsys.readouterr().err
     assert main(["export", str(family), str(tmp_path / "none"), "--digits", "6"]) == 2
-    assert "1 to 5 bits" in capsys.readouterr().err
+    assert "1 to 5 digits" in capsys.readouterr().err
 
 
 def decoded(run, picture, digits):

@@ -99,7 +99,7 @@ def test_a_prefix_is_restored_from_what_it_saves(name, latents):
 
 
 def test_what_makes_no_sense_is_refused(latents):
-    with pytest.raises(ValueError, match="1 to 6 bits"):
+    with pytest.raises(ValueError, match="1 to 6 digits"):
         build("lfq").prefix(7)
     with pytest.raises(ValueError, match="digits to keep from 1 to 6"):
         build("lfq")(latents, digits=0)

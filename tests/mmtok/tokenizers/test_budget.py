@@ -86,6 +86,45 @@ def test_each_item_gets_the_fewest_steps_that_are_good_enough():
     assert found.decodes == measure.calls <= 6
 
 
+def test_words_are_budgets_and_half_a_token_is_none():
+    tokenizer, x = row(), pictures(2, 3, 16, 16)
+    assert torch.equal(tokenizer.encode(x, budget="tokens=2").ids, tokenizer.encode(x, budget=Tokens(2)).ids)
+    for wrong in (2.5, "4"):
+        with pytest.raises(ValueError, match="is no number of them"):
+            Tokens(wrong)
+    with pytest.raises(ValueError, match="less than the shortest code"):
+        Bits(0.5).check(tokenizer)
+
+
+def test_silence_is_met_by_what_nobody_hears():
+    x = torch.zeros(2, 1, 50)
+    y = torch.stack([torch.zeros(1, 50), torch.full((1, 50), 0.1)])
+    quiet, loud = snr(x, y, torch.ones(2, 1, 50, dtype=torch.bool)).tolist()
+    assert quiet > 30
+    assert -100 < loud < -50
+
+
+def test_vectors_are_measured_whole():
+    torch.manual_seed(0)
+    vectors = {"name": "vector", "width": 6, "dim": 4, "standardize": False, "encoder": {"name": "mlp", "widths": [8]}}
+    tokenizer = build_tokenizer(vectors, {"name": "rq", "depth": 3, "codebook_size": 8}).eval()
+    x = torch.randn(5, 6)
+    found = Quality(snr=0.0).search(tokenizer, x, tokenizer.embed(x))
+    reads = Quality(snr=0.0).reached(tokenizer, x, found.codes)
+    assert ((reads >= 0) == found.met).all()
+
+
+def test_scales_are_paid_by_their_cells():
+    torch.manual_seed(0)
+    encoder = {"name": "conv2d", "channels": 8, "multipliers": [1, 1], "blocks": 1, "groups": 4, "mid_blocks": 0}
+    tokenizer = build_tokenizer(
+        {"name": "image", "dim": 8, "encoder": encoder},
+        {"name": "multiscale", "codebook_size": 16, "scales": [1, 2, 4]},
+    ).eval()
+    ids = tokenizer.encode(torch.rand(1, 3, 8, 8), budget=Tokens(6)).ids
+    assert int((ids >= 0).sum()) == 5  # 1 + 4, and the third scale would take 16 more
+
+
 def test_an_item_that_never_gets_there_keeps_all_and_is_told():
     tokenizer, x = row(), pictures(2, 3, 16, 16)
     found = Quality(psnr=99).search(tokenizer, x, tokenizer.embed(x))
