@@ -7,6 +7,8 @@ vocabularies.
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -29,7 +31,7 @@ def check_digits(digits: int, most: int) -> None:
     Raises:
         ValueError: it is none of 1 to `most`.
     """
-    if not isinstance(digits, int) or isinstance(digits, bool) or not 1 <= digits <= most:
+    if not isinstance(digits, Integral) or isinstance(digits, bool) or not 1 <= digits <= most:
         raise ValueError(f"digits={digits!r}, but codes of this quantizer have 1 to {most} digits.")
 
 

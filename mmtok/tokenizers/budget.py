@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite, log2
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
@@ -53,7 +54,7 @@ class _Price(Budget):
     unit: ClassVar[str]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.count, int | float) or (self.count % 1 and self.unit == "tokens"):
+        if not isinstance(self.count, Real) or (self.count % 1 and self.unit == "tokens"):
             raise ValueError(f"a budget of {self.count!r} {self.unit} is no number of them. Give one, such as 64.")
         if not self.count > 0:
             raise ValueError(f"a budget of {self.count:g} {self.unit} keeps nothing. Give more.")
@@ -239,12 +240,13 @@ _NAMED: dict[str, Callable[..., Budget]] = {
 """What `budget_of` knows."""
 
 
-def levels_alone(budget: int | Budget | None, how: str) -> int | None:
+def levels_alone(budget: int | str | Budget | None, how: str) -> int | None:
     """The number of levels that a budget is, for what computes signals in parts and cannot try lengths of the whole.
 
     Raises:
         ValueError: it is another budget; says what to do, by how it is computed.
     """
+    budget = budget_of(budget)
     if isinstance(budget, Budget):
         raise ValueError(
             f"{how} take a number of levels for a budget. Give one, or compute the whole at once (--tile off, --chunk "
@@ -261,8 +263,12 @@ def budget_of(text: str | int | Budget | None) -> int | Budget | None:
     Raises:
         ValueError: it is none of these.
     """
-    if text is None or isinstance(text, int | Budget):
+    if text is None or isinstance(text, Budget):
         return text
+    if isinstance(text, Integral):
+        return int(text)
+    if not isinstance(text, str):
+        raise ValueError(f"budget={text!r} is no budget. Give a number of levels, Tokens, Bits or Quality, or words.")
     text, comma, way = text.partition(",")
     name, equals, value = text.partition("=")
     try:

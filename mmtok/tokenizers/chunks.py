@@ -107,7 +107,7 @@ class Chunked:
         """Chunks of a sound."""
         return max(-(-samples // (self.frames * self.hop)), 1)
 
-    def encode(self, x: Tensor, lengths: Tensor | None = None, *, budget: int | Budget | None = None) -> Codes:
+    def encode(self, x: Tensor, lengths: Tensor | None = None, *, budget: int | str | Budget | None = None) -> Codes:
         """Sounds (B, C, S) -> the codes of the whole; see `Tokenizer.encode`.
 
         Raises:
@@ -121,7 +121,7 @@ class Chunked:
             gain = self.tokenizer.gain_of(x, torch.full((len(x),), x.shape[2], device=x.device))
         return self._encode(x.split(self.frames * self.hop, 2), levels_alone(budget, "Sounds in chunks"), gain)
 
-    def encode_pieces(self, pieces: Iterable[Tensor], *, budget: int | Budget | None = None) -> Codes:
+    def encode_pieces(self, pieces: Iterable[Tensor], *, budget: int | str | Budget | None = None) -> Codes:
         """The same for a sound that comes in pieces x (B, C, n), as from `sounds.file_blocks`.
 
         Raises:

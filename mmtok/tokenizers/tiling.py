@@ -150,7 +150,7 @@ class Tiled:
                 yield row, column
 
     @torch.inference_mode()
-    def encode(self, x: Tensor, lengths: Tensor | None = None, *, budget: int | Budget | None = None) -> Codes:
+    def encode(self, x: Tensor, lengths: Tensor | None = None, *, budget: int | str | Budget | None = None) -> Codes:
         """Pictures (B, C, H, W) of any size -> the codes of the whole; see `Tokenizer.encode`."""
         tokenizer = self.tokenizer
         tokenizer.check(x)

@@ -76,8 +76,8 @@ class MmtokModel(PreTrainedModel):
                 "psnr=30" (pictures) or "snr=12", of each item for itself.
         """
         self._check_precision()
-        if self.tokenizer.length_predictor is None:
-            attach(self.tokenizer, Path(self.config.name_or_path or ""))
+        if self.tokenizer.length_predictor is None and self.config.name_or_path:
+            attach(self.tokenizer, Path(self.config.name_or_path))
         return self.tokenizer.encode(x.float() if x.is_floating_point() else x, lengths, budget=budget)
 
     def decode(self, codes: Codes) -> Tensor:

@@ -1,5 +1,6 @@
 """Nested codebooks: leading digits of a code are a code of a smaller codebook."""
 
+import warnings
 from math import prod
 
 import pytest
@@ -101,6 +102,9 @@ def test_a_prefix_is_restored_from_what_it_saves(name, latents):
 def test_what_makes_no_sense_is_refused(latents):
     with pytest.raises(ValueError, match="1 to 6 digits"):
         build("lfq").prefix(7)
+    for wrong in (2.5, "4", True):
+        with pytest.raises(ValueError, match="1 to 6 digits"):
+            build("lfq").prefix(wrong)
     with pytest.raises(ValueError, match="digits to keep from 1 to 6"):
         build("lfq")(latents, digits=0)
     with pytest.raises(ValueError, match="in \\[0, 1\\]"):
@@ -119,3 +123,15 @@ def test_a_vocabulary_that_was_not_trained_to_nest_is_warned_of():
     tokenizer = build_tokenizer({"name": "image", "dim": 4, "encoder": encoder}, {"name": "lfq", "bits": 4})
     with pytest.warns(UserWarning, match="trained without dropout"):
         tokenizer.prefix(2)
+
+
+def test_digits_of_digits_nest_as_well():
+    encoder = {"name": "conv2d", "channels": 8, "multipliers": [1, 2], "blocks": 1}
+    quantizer = {"name": "lfq", "bits": 6, "dropout": 0.5}
+    tokenizer = build_tokenizer({"name": "image", "dim": 4, "encoder": encoder}, quantizer).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        small = tokenizer.prefix(4)
+        x = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(small.prefix(2).encode(x).ids, tokenizer.encode(x).ids >> 4)
+    assert small.quantizer.drops_digits

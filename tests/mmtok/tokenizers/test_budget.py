@@ -1,5 +1,6 @@
 """How much of a code is kept, item by item."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -92,6 +93,10 @@ def test_words_are_budgets_and_half_a_token_is_none():
     for wrong in (2.5, "4"):
         with pytest.raises(ValueError, match="is no number of them"):
             Tokens(wrong)
+    assert Tokens(np.int64(2)).spend(tokenizer, x, tokenizer.embed(x)).lengths.tolist() == [2, 2]
+    assert budget_of(np.int64(3)) == 3
+    with pytest.raises(ValueError, match="is no budget"):
+        tokenizer.encode(x, budget=2.0)
     with pytest.raises(ValueError, match="less than the shortest code"):
         Bits(0.5).check(tokenizer)
 
