@@ -25,6 +25,8 @@ class LossConfig:
     terms that are not scaled. For terms of another nature, whose size says nothing (UniTok's, QLIP's question)."""
     takes: ClassVar[Literal["signals", "logits", "codes"]] = "signals"
     """What a tokenizer must give (`Tokenizer.gives`) for the term to measure it; all give codes."""
+    least_items: ClassVar[int] = 1
+    """Items that must be computed together; 2 of a term that tells them apart."""
 
     def filled(self, spec: CodeSpec, dim: int, has_first: bool = True) -> Self:
         """The config with what the term needs to know of the tokenizer.

@@ -27,6 +27,7 @@ COLDEST = 0.01
 @dataclass(frozen=True, kw_only=True)
 class ContrastiveConfig(LossConfig):
     takes = "codes"
+    least_items = 2
     features: int
     """Of the pair's embedding: 384 of MiniLM."""
     width: int = 128

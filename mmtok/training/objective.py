@@ -24,25 +24,25 @@ def check_objective(config: RunConfig, tokenizer: Tokenizer) -> None:
                 f"{tokenizer.gives}. Use one of: {', '.join(fit)}."
             )
     check_balance(config)
-    check_pairs(config)
+    check_batch(config)
     if config.adversary is not None and tokenizer.gives != "signals":
         raise ConfigError(f"an adversary judges signals, and this tokenizer gives {tokenizer.gives}: adversary=null.")
 
 
-def check_pairs(config: RunConfig) -> None:
-    """Refuse batches of one pair, among which nothing could be mistaken for another.
+def check_batch(config: RunConfig) -> None:
+    """Refuse batches with fewer items than a term needs: one pair could be mistaken for no other.
 
     Raises:
         ConfigError: names the term.
     """
     together = config.data.batch_size // config.trainer.accumulate
-    alone = [name for name, term in config.loss.items() if term and losses.name_of(term) == "contrastive"]
-    if alone and together < 2:
-        raise ConfigError(
-            f"loss.{alone[0]}.name=contrastive tells pairs of a batch apart, and "
-            f"data.batch_size={config.data.batch_size} with trainer.accumulate={config.trainer.accumulate} computes "
-            "one at a time. Use a larger batch."
-        )
+    for name, term in config.loss.items():
+        if term is not None and together < term.least_items:
+            raise ConfigError(
+                f"loss.{name}.name={losses.name_of(term)} needs {term.least_items} items at a time, and "
+                f"data.batch_size={config.data.batch_size} with trainer.accumulate={config.trainer.accumulate} gives "
+                f"{together}. Use a larger batch."
+            )
 
 
 def check_balance(config: RunConfig) -> None:

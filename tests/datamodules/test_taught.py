@@ -145,7 +145,7 @@ def test_they_need_not_lie_in_every_set_that_codes_are_measured_on(tmp_path):
 def test_one_pair_at_a_time_is_refused():
     layer, *words = RUNS["vector"]
     words += ["loss.meaning.name=contrastive", "loss.meaning.features=2", "data.batch_size=4", "trainer.accumulate=4"]
-    with pytest.raises(ConfigError, match="computes one at a time"):
+    with pytest.raises(ConfigError, match="needs 2 items at a time"):
         TokenizerModule(load_config([layer], words).config)
 
 
