@@ -157,7 +157,9 @@ def pack(
     if alone:
         _lay_apart(facts, alone, vocabulary)
     has_unused_text = any(source.has_text for source in sources) and not orders
-    _warn(facts, texts is not None and texts.has_pad, has_unused_text)
+    parts = {part for order in wanted for part in order}
+    has_read = any(spec.role == "understanding" and spec.prefix in parts for spec in vocabulary.specs)
+    _warn(facts, texts is not None and texts.has_pad, has_unused_text, has_read)
     with replaced(target, FILE, overwrite) as draft:
         _write(draft, documents, facts, long or ("split" if set(wanted) == {(TEXT,)} else "drop"))
     return facts
@@ -205,11 +207,11 @@ def _nothing(facts: Facts) -> str:
     return f"no document came of {facts.keys:,} samples: {'; '.join(reasons) or 'the sets are empty'}."
 
 
-def _warn(facts: Facts, has_pad: bool, has_unused_text: bool) -> None:
+def _warn(facts: Facts, has_pad: bool, has_unused_text: bool, has_read: bool) -> None:
     """Say what a trainer would find out late."""
     if has_unused_text:
         warnings.warn(f"the sets have texts, and documents are of {facts.orders[0]}. See --order.", stacklevel=3)
-    if facts.only_read and facts.format != "parquet":
+    if has_read and facts.only_read and facts.format != "parquet":
         warnings.warn(
             f"ids {_said(facts.only_read)} are read and never written (role understanding), and {facts.format} has no "
             "place for a mask: leave them out of the loss (pack.json: only_read), or pack --to parquet with labels.",

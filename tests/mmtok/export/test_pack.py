@@ -117,6 +117,9 @@ def test_what_is_only_read_is_not_learnt(world, tmp_path):
         assert (inside & read).any()
         assert (labels[inside & ~read] == ids[inside & ~read]).all()
         assert (labels[~inside | read] == -100).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing of it is in these documents
+        pack(sets, tmp_path / "vocab", tmp_path / "heard", to="webdataset", length=512, orders=[("audio",)])
     with pytest.warns(UserWarning, match="read and never written"):
         pack(sets, tmp_path / "vocab", tmp_path / "other", to="webdataset", length=512, orders=order)
     assert json.loads((tmp_path / "other" / "pack.json").read_text())["only_read"] == [list(specials), list(codes)]
