@@ -100,7 +100,7 @@ class Crop(NamedTuple):
 
 @register_data("audio", AudioConfig)
 class AudioModule(ShardDataModule):
-    """Batches of "x" (B, C, S), "lengths" (B,), "label" (B,) with -1 where there is none, "key"; "teacher" (B, F, T).
+    """Batches of "x" (B, C, S), "lengths" (B,), "label" (B,), -1 where there is none, "key", "teacher" (B, F, T) or (B, F).
 
     In training S is the crop's length and the B crops stand by their number in the clip: first ones first.
     """
@@ -190,10 +190,8 @@ def cut_crop(clip: Clip, features: np.ndarray | None, config: AudioConfig, start
     cut = to_channels(clip.cut(start, samples), config.channels)
     x = np.zeros((config.channels, samples), dtype=np.int16)
     x[:, : cut.shape[1]] = (cut * SCALE).round().clip(-SCALE, SCALE - 1)
-    teacher = None
-    if features is not None and features.ndim == 1:
-        teacher = features
-    elif features is not None:
+    teacher = features  # (F,) is of the whole clip
+    if features is not None and features.ndim == 2:
         first, frames = start // config.hop, ceil(samples / config.hop)
         own = features[:, first : first + frames]
         teacher = np.pad(own, ((0, 0), (0, frames - own.shape[1])))
