@@ -100,7 +100,7 @@ class Crop(NamedTuple):
 
 @register_data("audio", AudioConfig)
 class AudioModule(ShardDataModule):
-    """Batches of "x" (B, C, S), "lengths" (B,), "label" (B,), -1 where there is none, "key", "teacher" (B, F, T) or (B, F).
+    """Batches of "x" (B, C, S), "lengths" (B,), "label" (B,), -1 where there is none, "key"; "teacher" (B, F[, T]).
 
     In training S is the crop's length and the B crops stand by their number in the clip: first ones first.
     """
