@@ -68,8 +68,14 @@ def open_teacher(text: str) -> Teacher:
     return teachers[name](Path(folder)) if wants else teachers[name]()
 
 
-def from_transformers(name: str, folder: Path, *parts: str) -> list[Any]:
+def from_transformers(name: str, folder: Path, kinds: Sequence[str], *parts: str) -> list[Any]:
     """What classes of transformers read from a folder, `AutoModel` say; nothing is fetched.
+
+    Args:
+        name: of the teacher.
+        folder: of the model.
+        kinds: the `model_type`s that it understands.
+        parts: the classes, that of the model last.
 
     Raises:
         ConfigError: transformers is not installed, or the folder holds no such model.
@@ -79,6 +85,9 @@ def from_transformers(name: str, folder: Path, *parts: str) -> list[Any]:
     except ImportError as error:
         raise ConfigError(f"teacher '{name}' needs transformers. Install it: pip install 'mmtok[llm]'") from error
     try:
-        return [getattr(transformers, part).from_pretrained(folder, local_files_only=True) for part in parts]
+        found = [getattr(transformers, part).from_pretrained(folder, local_files_only=True) for part in parts]
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder} holds no model that transformers reads: {str(error).splitlines()[0]}") from error
+    if (kind := found[-1].config.model_type) not in kinds:
+        raise ConfigError(f"{folder} holds a model of '{kind}', and teacher '{name}' is one of {', '.join(kinds)}.")
+    return found

@@ -55,9 +55,11 @@ class Encoder(Teacher):
     folder = True
     what: ClassVar[str]
     """Of the vector, in words."""
+    kinds: ClassVar[tuple[str, ...]]
+    """Models of transformers that it understands."""
 
     def __init__(self, folder: Path) -> None:
-        self.processor, model = from_transformers(self.name, folder, "AutoImageProcessor", "AutoModel")
+        self.processor, model = from_transformers(self.name, folder, self.kinds, "AutoImageProcessor", "AutoModel")
         self.model = model.eval()
 
     @torch.inference_mode()
@@ -80,6 +82,7 @@ class DINOv2(Encoder):
 
     name = "dinov2"
     what = "class token after the last norm"
+    kinds = ("dinov2", "dinov2_with_registers")
 
     def vectors(self, pixels: Tensor) -> Tensor:
         vectors: Tensor = self.model(pixel_values=pixels).pooler_output
@@ -92,6 +95,7 @@ class SigLIP(Encoder):
 
     name = "siglip"
     what = "pooled picture, as it is compared with texts"
+    kinds = ("siglip", "siglip2")
 
     def vectors(self, pixels: Tensor) -> Tensor:
         found = self.model.get_image_features(pixel_values=pixels)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from datamodules.build.features import FEATURES
 from datamodules.clip import resample
 from datamodules.sound import SOUNDS, read_sound
+from mmtok.schema import read_json
 from mmtok.teachers.base import Teacher, from_transformers, register_teacher
 
 RATE = 16_000
@@ -56,11 +56,11 @@ class WavLM(Teacher):
     folder = True
 
     def __init__(self, folder: Path) -> None:
-        [model] = from_transformers(self.name, folder, "AutoModel")
+        [model] = from_transformers(self.name, folder, ("wavlm", "hubert", "wav2vec2", "unispeech-sat"), "AutoModel")
         self.model = model.eval()
         # Models of some sizes heard every sound at one loudness, and are deaf to those of another.
         said = folder / "preprocessor_config.json"
-        self.normalise = said.is_file() and bool(json.loads(said.read_text()).get("do_normalize", False))
+        self.normalise = said.is_file() and bool(read_json(said, "Fetch it again.").get("do_normalize", False))
 
     @torch.inference_mode()
     def features(self, signals: Sequence[tuple[str, bytes]]) -> list[np.ndarray]:

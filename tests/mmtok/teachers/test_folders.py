@@ -92,3 +92,16 @@ def test_loudness_is_taken_out_where_the_model_learned_without(tmp_path, normali
 def test_a_folder_without_a_model_is_refused(tmp_path, name):
     with pytest.raises(ConfigError, match="holds no model that transformers reads"):
         open_teacher(f"{name}:{tmp_path}")
+
+
+def test_a_model_of_another_kind_is_refused_by_name(dinov2, siglip):
+    for name, folder, kind in (("siglip", dinov2, "dinov2"), ("dinov2", siglip, "siglip"), ("wavlm", dinov2, "dinov2")):
+        with pytest.raises(ConfigError, match=f"holds a model of '{kind}', and teacher '{name}' is one of"):
+            open_teacher(f"{name}:{folder}")
+
+
+def test_a_damaged_preprocessor_is_named(tmp_path):
+    folder = wavlm(tmp_path / "wavlm", True)
+    (folder / "preprocessor_config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"preprocessor_config\.json is no valid JSON"):
+        open_teacher(f"wavlm:{folder}")
